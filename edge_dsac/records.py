@@ -1,0 +1,130 @@
+"""The values that cross boundaries: one frozen record per step of the way from sensor to motor.
+
+Knows units and shapes; knows no port, no clock, no file. Every array is in SI units and RobotSpec order and may carry
+leading batch axes `[..., n]`, so that the simulation passes through the very records of the robot. Three clocks, three
+suffixes (`_mcu_us`, `_host_ns`, `_sim_s`); values of different suffixes are never subtracted from one another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.floating[Any]]
+
+
+class BoardMode(IntEnum):
+    """What the motor board itself says it is doing. The board decides; the host only asks."""
+
+    DISARMED = 0  # motors off, waiting for ARM
+    ARMED = 1  # obeys fresh commands
+    DAMPED = 2  # commands stopped coming: motors off until an explicit re-arm
+    FALLBACK = 3  # commands stopped coming: the board balances by itself until an explicit re-arm
+    FAULT = 4  # a safety rule latched: motors off until DISARM and ARM
+    ESTOP = 5  # emergency stop: motors off until the board is reset
+
+
+class Fault(IntFlag):
+    """Why the board stopped trusting something. Latched on the board until it is disarmed."""
+
+    NONE = 0
+    TIMEOUT = 1  # no valid command within command_timeout_ms
+    TILT = 2  # body angle beyond safety.tilt_limit_rad
+    BAD_NUMBER = 4  # a command was NaN or infinite
+    OVERSPEED = 8  # a joint turned faster than its velocity limit
+    LOW_BATTERY = 16  # below safety.battery_cutoff_v
+    BAD_SENSOR = 32  # the IMU or an encoder stopped giving readings
+    LIMITED = 64  # not latched: the last command was clamped
+    SLEWED = 128  # not latched: the last command was slowed
+
+
+class Rule(IntFlag):
+    """Why the command differs from what the policy wanted. NONE means that it does not."""
+
+    NONE = 0
+    LIMIT = 1  # beyond a joint's command limit
+    SLEW = 2  # faster than a joint's command slew
+    BAD_NUMBER = 4  # the policy answered NaN or infinity: the last good action is held
+    SPEED = 8  # the joint is at its velocity limit: no more command in that direction
+    COAST = 16  # no fresh frame: the last command is held
+    DAMP = 32  # the mode allows no motion: zero
+    BLEND = 64  # a new policy is being faded in
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What a robot's sensors give at one instant, before any board has framed it: SI, RobotSpec order, `[..., n]`.
+
+    A simulated plant answers this; NaN is a sensor without a reading. On a robot the same values exist only as counts.
+    """
+
+    position_rad: Float
+    gyro_rad_s: Float
+    accel_m_s2: Float
+    battery_v: Any
+    extra: Float
+
+
+@dataclass(frozen=True, slots=True)
+class SensorFrame:
+    """What the board measured at one instant. NaN means that the sensor gave no reading.
+
+    Shapes: `[..., joints]` for position, velocity and applied; `[..., 3]` for gyro and accel; `[..., extras]`;
+    battery_v and t_mcu_us `[...]`. `applied` is the command the board was really driving, in the joints' command unit.
+    """
+
+    seq: int
+    t_mcu_us: Any
+    board: BoardMode
+    faults: Fault
+    answered_seq: int  # sequence number of the last command the board accepted
+    position_rad: Float
+    velocity_rad_s: Float
+    applied: Float
+    gyro_rad_s: Float
+    accel_m_s2: Float
+    battery_v: Any
+    extra: Float
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a policy sees: `vector[..., n]` float32, raw SI values in the order of the robot file, history stacked.
+
+    The robot file's scales are not applied here: they belong to the policy's first layer. `ok[...]` is False where a
+    term could not be computed from this frame (a NaN reading); such a vector must not reach a policy.
+    """
+
+    vector: Float
+    t_mcu_us: Any
+    ok: Any
+
+
+@dataclass(frozen=True, slots=True)
+class CommandFrame:
+    """What will really be sent: `command[..., joints]` in the joints' command unit, and why if it is not what was wanted."""
+
+    answers_seq: int
+    command: Float
+    applied_action: Float  # the command mapped back to [-1, 1]: what replay must store
+    rules: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One tick, whole: what was measured, seen, wanted, sent, by whom and how late."""
+
+    frame: SensorFrame
+    obs: Observation
+    action: Float  # wanted, [-1, 1]
+    command: CommandFrame
+    bundle_id: int
+    mode: int
+    t_host_ns: int
+    late_ns: int  # start of this tick after its deadline
+    busy_ns: int  # this tick's own work, from wake-up to the log
+    frame_age_ns: int  # sensor instant to tick start, by the session's clock estimate; -1 before the first sync
