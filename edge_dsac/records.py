@@ -17,6 +17,19 @@ from numpy.typing import NDArray
 Float = NDArray[np.floating[Any]]
 
 
+class Mode(IntEnum):
+    """What the host's loop is doing. The table of who may leave which mode, and how, is in loop/modes.py."""
+
+    BOOT = 0  # port open, no agreement with the board yet
+    IDLE = 1  # link up, motors off, waiting to be told
+    ARMED = 2  # the board obeys; the first command is yet to be answered
+    RUNNING = 3  # the policy drives
+    COASTING = 4  # no fresh frame: the last command is held for a bounded time
+    DAMPED = 5  # motors off or on the board's fallback; needs an explicit re-arm
+    FAULT = 6  # the board or the host latched a fault; needs a clear
+    ESTOP = 7  # nothing leaves this but a restart
+
+
 class BoardMode(IntEnum):
     """What the motor board itself says it is doing. The board decides; the host only asks."""
 
