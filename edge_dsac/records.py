@@ -30,6 +30,25 @@ class Mode(IntEnum):
     ESTOP = 7  # nothing leaves this but a restart
 
 
+class Event(IntEnum):
+    """What can move the host's mode. The comment says whose word it is; loop/modes.py has the table."""
+
+    LINK_UP = 0  # link: both sides agree on protocol and robot
+    LINK_REFUSED = 1  # link: they do not
+    LINK_DOWN = 2  # link: silence, or the port is gone
+    BOARD_ARMED = 3  # operator, confirmed by the board: an ARM that we asked for is in force
+    FRAME_FRESH = 4  # board: a new frame with every reading in it
+    FRAME_MISSING = 5  # board: nothing new, or nothing usable, at this tick
+    COAST_EXHAUSTED = 6  # loop: that went on for max_coast_ticks
+    BOARD_STOPPED_OBEYING = 7  # board: its watchdog damped it, its fallback drives, or it has restarted
+    BOARD_FAULT = 8  # board: a safety rule latched
+    LOG_FULL = 9  # recorder: one more step would overwrite one that is not on disk
+    LOOP_ERROR = 10  # loop: an exception
+    STOP = 11  # operator: finish in good order
+    CLEAR = 12  # operator: the fault has been looked at
+    EMERGENCY = 13  # operator
+
+
 class BoardMode(IntEnum):
     """What the motor board itself says it is doing. The board decides; the host only asks."""
 
@@ -136,8 +155,10 @@ class Step:
     action: Float  # wanted, [-1, 1]
     command: CommandFrame
     bundle_id: int
-    mode: int
+    mode: Mode
+    because: Event  # what led to this mode
     t_host_ns: int
     late_ns: int  # start of this tick after its deadline
     busy_ns: int  # this tick's own work, from wake-up to the log
     frame_age_ns: int  # sensor instant to tick start, by the session's clock estimate; -1 before the first sync
+    fresh: bool = True  # False: no usable new frame at this tick; `frame` and `obs` are the last ones

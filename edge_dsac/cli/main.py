@@ -1,0 +1,50 @@
+"""`edge-dsac VERB`: parses the command line, runs the verb, turns named errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from edge_dsac import __version__
+
+# Each group is imported only when its verb is asked for: a robot has neither mujoco nor torch.
+GROUPS = {
+    "spec": ("edge_dsac.cli.spec", "show, check or compile a robot file"),
+    "new-robot": ("edge_dsac.cli.spec", "write a commented robot file and MJCF to start from"),
+    "mcu": ("edge_dsac.cli.mcu", "a virtual motor board on a pty: the real firmware against a simulated robot"),
+    "run": ("edge_dsac.cli.run", "the control loop: sensors in, policy, motor commands out"),
+    "log": ("edge_dsac.cli.log", "look into a flight log, or export it"),
+    "watch": ("edge_dsac.cli.log", "follow a running loop from its ring"),
+    "demo": ("edge_dsac.cli.demo", "virtual board, loop, one unplugged cable, and the pictures of it"),
+}
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_CODES = "exit codes: 0 done; 1 failed, the last line says why; 2 wrong arguments; 3 refused for safety; 130 interrupted"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="edge-dsac", description="Train, compile, run and fine-tune policies on robots.", epilog=EXIT_CODES
+    )
+    parser.add_argument("--version", action="version", version=f"edge-dsac {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    asked = words[0] if words else ""
+    if asked in GROUPS:
+        importlib.import_module(GROUPS[asked][0]).add(verbs)
+    for verb, (_, summary) in GROUPS.items():
+        if verb not in verbs.choices:
+            verbs.add_parser(verb, help=summary)
+    args = parser.parse_args(words)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except (ValueError, OSError) as error:  # the named errors of every package are one of the two
+        print(f"edge-dsac {asked}: {error}", file=sys.stderr)
+        return EXIT_REFUSED if getattr(error, "refused", False) else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

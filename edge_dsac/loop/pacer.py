@@ -1,0 +1,60 @@
+"""When the next tick is due. Absolute deadlines on one grid, a short spin at the end, lateness as data.
+
+Missed-tick rule: a tick that starts more than a period late drops the deadlines that have passed and counts them; the loop
+never runs two ticks back to back to catch up, because a burst of commands is worse than a hole.
+The grid may be shifted, slowly, to sit just behind the arrival of the board's frames (`follow`); it never stretches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+SPIN_NS = 100_000  # the kernel wakes a FIFO thread 20-60 us late; the rest is spun away
+WIDEST_TRIM = 1 / 1000  # of a period per tick: invisible to a controller, yet faster than any crystal drifts
+TRIM_GAIN = 1 / 64
+
+
+@dataclass(slots=True)
+class Pacer:
+    """`clock` and `sleep` are arguments so that tests own the time. Every attribute in ns of the host's monotonic clock."""
+
+    period_ns: int
+    clock: Callable[[], int] = time.monotonic_ns
+    sleep: Callable[[float], None] = time.sleep
+    spin_ns: int = SPIN_NS
+    deadline_ns: int = 0
+    missed: int = 0
+    trimmed_ns: int = 0
+
+    def start(self) -> None:
+        self.deadline_ns = self.clock() + self.period_ns
+
+    def wait(self) -> int:
+        """Sleeps until the next deadline; returns how late the tick starts after it."""
+        remaining = self.deadline_ns - self.clock()
+        if remaining > self.spin_ns:
+            self.sleep((remaining - self.spin_ns) * 1e-9)
+        now = self.clock()
+        while now < self.deadline_ns:
+            now = self.clock()
+        late_ns = now - self.deadline_ns
+        passed = late_ns // self.period_ns
+        self.missed += passed
+        self.deadline_ns += (passed + 1) * self.period_ns
+        return late_ns
+
+    def follow(self, age_ns: int, target_ns: int, every_ns: int, at_once: bool) -> None:
+        """Shifts the grid so that frames sent each `every_ns` are `target_ns` old when a tick starts.
+
+        `at_once` while the motors are off; otherwise by at most a thousandth of a period.
+        """
+        error = (age_ns - target_ns + every_ns // 2) % every_ns - every_ns // 2  # positive: we start too late
+        if at_once:
+            shift = -error
+        else:
+            widest = int(self.period_ns * WIDEST_TRIM)
+            shift = max(-widest, min(widest, int(-error * TRIM_GAIN)))
+        self.deadline_ns += shift
+        self.trimmed_ns += shift

@@ -1,0 +1,72 @@
+"""Asks the system for real-time behaviour, and reports what it got and what it did not: nothing is assumed."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+from dataclasses import dataclass
+
+FIFO_PRIORITY = 80  # above the kernel's threaded interrupts (50): the serial port's own work is tiny
+MCL_CURRENT, MCL_FUTURE = 1, 2
+PR_SET_TIMERSLACK = 29
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    what: str
+    granted: bool
+    why: str  # what it gives, or the reason it was refused and what to do
+
+
+def ask_for_realtime(cpu: int | None = None) -> list[Grant]:
+    """For the loop's own process, once, before the first tick."""
+    return [ask_fifo(), ask_locked_memory(), ask_timer_slack(), freeze_garbage_collector(), *([pin(cpu)] if cpu is not None else [])]
+
+
+def ask_fifo() -> Grant:
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY))
+    except (PermissionError, AttributeError, OSError) as error:
+        return Grant("SCHED_FIFO", False, f"{error}; run as root or give the user an rtprio limit of at least {FIFO_PRIORITY}")
+    return Grant("SCHED_FIFO", True, f"priority {FIFO_PRIORITY}")
+
+
+def ask_locked_memory() -> Grant:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mlockall(MCL_CURRENT | MCL_FUTURE) != 0:
+        return Grant("mlockall", False, f"{os.strerror(ctypes.get_errno())}; raise the memlock limit")
+    return Grant("mlockall", True, "no page of this process is swapped out")
+
+
+def ask_timer_slack() -> Grant:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0) != 0:
+        return Grant("timer slack", False, os.strerror(ctypes.get_errno()))
+    return Grant("timer slack", True, "1 ns")
+
+
+def freeze_garbage_collector() -> Grant:
+    """The tick makes no reference cycles (a test counts them), so nothing needs collecting while the loop runs."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    sys.setswitchinterval(0.0005)  # a helper thread may hold the interpreter for half a millisecond, not for five
+    return Grant("garbage collector", True, "frozen and off")
+
+
+def pin(cpu: int) -> Grant:
+    try:
+        os.sched_setaffinity(0, {cpu})
+    except OSError as error:
+        return Grant(f"cpu {cpu}", False, f"{error}; this machine has {os.cpu_count()}")
+    return Grant(f"cpu {cpu}", True, "pinned")
+
+
+def release_realtime() -> None:
+    """Back to an ordinary process, for the work after the last tick."""
+    gc.enable()
+    gc.unfreeze()
+    if hasattr(os, "SCHED_OTHER") and os.sched_getscheduler(0) == os.SCHED_FIFO:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
