@@ -7,7 +7,6 @@ so that a log holds all it needs to be run again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +54,7 @@ class Observer:
         self.reference = Reference()
         self.pitch_rad: Any = np.zeros(batch)
         self.speed_m_s: Any = np.zeros(batch)
+        self.usable_speed_m_s: Any = np.zeros(batch)
         self.integral_m: Any = np.zeros(batch)
         self.last_t_mcu_us: Any = np.zeros(batch, np.int64) if batch else 0
         self.last_position_rad: Float = np.zeros((*batch, len(spec.joints)))
@@ -115,8 +115,9 @@ class Observer:
             speed = frame.velocity_rad_s @ self.wheel_share_m
             if self.body_share_m:
                 speed = speed + self.body_share_m * pitch_rate
-            self.speed_m_s = self.keep_finite(speed, self.speed_m_s)
-            error = self.reference.speed_target_m_s - self.speed_m_s
+            self.speed_m_s = speed  # NaN shows in the observation, and only there
+            self.usable_speed_m_s = self.keep_finite(speed, self.usable_speed_m_s)
+            error = self.reference.speed_target_m_s - self.usable_speed_m_s
             self.integral_m = self.integral_m + elapsed_s * (error - self.integral_m * (1.0 / INTEGRAL_LEAK_S))
         if self.tracker:
             distance = (frame.position_rad - self.last_position_rad) @ self.wheel_share_m
@@ -212,4 +213,3 @@ class Observer:
 
 
 PATH_TERMS = {"cross_track_m", "heading_error", "path_ahead_m", "path_speed_m_s"}
-See = Callable[[SensorFrame, Float], None]

@@ -1,0 +1,50 @@
+"""Watches the policy file beside the loop and offers every good new version to the slot; a bad one changes nothing.
+
+Its own thread, asleep nearly always. Rule that must stay true: the running policy is replaced only by one that was loaded
+and checked in full.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_dsac.loop.slot import Engine, Slot
+
+POLL_S = 0.2
+
+
+class Stager(threading.Thread):
+    def __init__(self, path: Path, load: Callable[[Path], Engine], slot: Slot) -> None:
+        super().__init__(name="stager", daemon=True)
+        self.path, self.load, self.slot = path, load, slot
+        self.seen = stamp(path)
+        self.refusals: list[str] = []
+        self.leave = threading.Event()
+
+    def run(self) -> None:
+        while not self.leave.wait(POLL_S):
+            self.look()
+
+    def look(self) -> None:
+        """A file is replaced by rename, so whatever is under the name is whole."""
+        now = stamp(self.path)
+        if now == self.seen or now is None:
+            return
+        self.seen = now
+        try:
+            engine = self.load(self.path)
+        except (ValueError, OSError) as error:
+            self.refusals.append(str(error))
+            return
+        if engine.bundle_id != self.slot.bundle_id:
+            self.slot.offer(engine)
+
+
+def stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,0 +1,92 @@
+"""The pacer on a clock that tests own: absolute deadlines, the missed-tick rule, the phase."""
+
+import pytest
+
+from edge_dsac.loop.pacer import Pacer
+from edge_dsac.loop.realtime import ask_for_realtime, release_realtime
+
+
+class FakeTime:
+    """Starts at an odd instant; each look at the clock costs 50 ns; sleeping overshoots by `overshoot_ns`."""
+
+    def __init__(self, overshoot_ns=0):
+        self.now_ns, self.overshoot_ns, self.slept = 987_654_321_012, overshoot_ns, []
+
+    def clock(self):
+        self.now_ns += 50
+        return self.now_ns
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now_ns += round(seconds * 1e9) + self.overshoot_ns
+
+
+def make_pacer(overshoot_ns=0, period_ns=1_000_000):
+    fake = FakeTime(overshoot_ns)
+    pacer = Pacer(period_ns, fake.clock, fake.sleep, spin_ns=100_000)
+    pacer.start()
+    return fake, pacer
+
+
+def test_deadlines_stay_on_one_grid_whatever_the_work_takes():
+    fake, pacer = make_pacer()
+    first = pacer.deadline_ns
+    for i in range(1000):
+        pacer.wait()
+        fake.now_ns += (i * 7919) % 900_000  # work of any length below the period
+    assert pacer.deadline_ns == first + 1000 * 1_000_000
+    assert pacer.missed == 0
+
+
+def test_the_spin_hides_an_oversleep_shorter_than_itself():
+    _, pacer = make_pacer(overshoot_ns=80_000)
+    assert max(pacer.wait() for _ in range(100)) <= 100
+
+
+def test_lateness_is_returned_and_not_hidden():
+    _, pacer = make_pacer(overshoot_ns=350_000)
+    assert pacer.wait() == pytest.approx(250_000, abs=200)
+
+
+def test_missed_deadlines_are_dropped_and_counted_and_never_made_up():
+    fake, pacer = make_pacer()
+    pacer.wait()
+    fake.now_ns += 3_400_000
+    assert pacer.wait() == pytest.approx(2_400_000, abs=1000)
+    assert pacer.missed == 2
+    before = len(fake.slept)
+    assert pacer.wait() <= 100  # the next one is a full wait away, on the old grid
+    assert len(fake.slept) == before + 1
+
+
+def test_the_grid_moves_to_the_frames_at_once_while_the_motors_are_off():
+    _, pacer = make_pacer()
+    before = pacer.deadline_ns
+    pacer.follow(age_ns=900_000, target_ns=300_000, every_ns=5_000_000, at_once=True)
+    assert pacer.deadline_ns == before - 600_000
+
+
+def test_the_grid_moves_by_a_thousandth_of_a_period_while_running():
+    _, pacer = make_pacer()
+    before = pacer.deadline_ns
+    pacer.follow(age_ns=900_000, target_ns=300_000, every_ns=5_000_000, at_once=False)
+    assert pacer.deadline_ns == before - 1_000
+    pacer.follow(age_ns=4_900_000, target_ns=300_000, every_ns=5_000_000, at_once=False)  # 0.4 ms early, seen modulo the frames
+    assert pacer.deadline_ns == before
+
+
+def test_following_settles_on_the_target_and_stays():
+    _, pacer = make_pacer()
+    frame_ns = pacer.deadline_ns + 123_456  # frames every 5 ms from here; ticks every 1 ms
+    for _ in range(3000):
+        age = (pacer.deadline_ns - frame_ns) % 1_000_000
+        pacer.follow(age, 300_000, 1_000_000, at_once=False)
+        pacer.deadline_ns += pacer.period_ns
+    assert (pacer.deadline_ns - frame_ns) % 1_000_000 == pytest.approx(300_000, abs=100)
+
+
+def test_the_real_time_setup_says_of_everything_whether_it_was_granted():
+    grants = ask_for_realtime()
+    release_realtime()
+    assert {"SCHED_FIFO", "mlockall", "timer slack", "garbage collector"} <= {grant.what for grant in grants}
+    assert all(grant.why for grant in grants)
