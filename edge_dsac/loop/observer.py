@@ -148,8 +148,9 @@ class Observer:
     # One writer per term of layout.TERMS: `out` is the term's newest entry in the vector.
 
     def see_pitch_rad(self, frame: SensorFrame, out: Float) -> None:
-        # A missing IMU must show, although the filter itself lives on: 0 * NaN is NaN.
-        out[..., 0] = self.pitch_rad + 0.0 * frame.accel_m_s2[..., 0]
+        # A missing IMU must show, although the filter itself lives on: NaN - NaN is NaN.
+        accel = frame.accel_m_s2.sum(axis=-1)
+        out[..., 0] = self.pitch_rad + (accel - accel)
 
     def see_pitch_rate_rad_s(self, frame: SensorFrame, out: Float) -> None:
         out[..., 0] = frame.gyro_rad_s[..., 1]
