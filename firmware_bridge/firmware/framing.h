@@ -1,0 +1,34 @@
+/* Bytes <-> packets: COBS, CRC-32, header. Any byte stream gives packets or counted errors. Mirrors firmware_bridge/framing.py. */
+#ifndef FRAMING_H
+#define FRAMING_H
+
+#include "robot_spec.h"
+#include "messages.h"
+
+#define MAX_CODED_BYTES (MAX_PACKET_BYTES + 1)
+#define MAX_PAYLOAD_BYTES (MAX_PACKET_BYTES - HEADER_BYTES - CRC_BYTES)
+
+struct frame_errors {
+    uint32_t length, cobs, crc, protocol, flags, message, payload;
+};
+
+struct deframer {
+    uint8_t coded[MAX_CODED_BYTES];
+    uint32_t filled; /* counts on past the end of `coded`, so that a frame that is too long is known to be */
+    struct frame_errors errors;
+};
+
+struct packet {
+    struct header header;
+    const uint8_t *payload; /* valid until the next byte is fed */
+    uint32_t payload_bytes;
+};
+
+uint32_t crc32(uint32_t seed, const uint8_t *data, uint32_t length);
+/* 1 when this byte ended a good packet. */
+int deframe(struct deframer *deframer, uint8_t byte, struct packet *packet);
+/* Writes one frame, delimiter included; returns its bytes. `out` holds at least MAX_CODED_BYTES + 1. */
+uint32_t enframe(uint8_t *out, uint8_t message, uint16_t seq, uint32_t t_mcu_us, const void *payload, uint32_t payload_bytes);
+uint32_t frame_errors_total(const struct frame_errors *errors);
+
+#endif
