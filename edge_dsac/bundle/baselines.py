@@ -32,12 +32,12 @@ class CascadedPd:
 
     def act(self, obs: Observation) -> Float:
         gains, see = self.gains, obs.vector
-        speed_error = float(see[self.speed_target] - see[self.speed])
-        lean = gains.balance_rad + gains.speed_kp * speed_error + gains.speed_ki * float(see[self.integral])
-        lean = min(max(lean, -gains.lean_limit_rad), gains.lean_limit_rad)
-        common = gains.pitch_kp * (float(see[self.pitch]) - lean) + gains.pitch_kd * float(see[self.pitch_rate])
-        differential = gains.yaw_kp * float(see[self.yaw_target] - see[self.yaw_rate])
-        return clipped(np.array((common - differential, common + differential)) @ self.to_action)
+        speed_error = see[..., self.speed_target] - see[..., self.speed]
+        lean = gains.balance_rad + gains.speed_kp * speed_error + gains.speed_ki * see[..., self.integral]
+        lean = clipped(lean, gains.lean_limit_rad)
+        common = gains.pitch_kp * (see[..., self.pitch] - lean) + gains.pitch_kd * see[..., self.pitch_rate]
+        differential = gains.yaw_kp * (see[..., self.yaw_target] - see[..., self.yaw_rate])
+        return clipped(shares(common, differential) @ self.to_action, 1.0)
 
 
 class PurePursuit:
@@ -56,19 +56,18 @@ class PurePursuit:
     def act(self, obs: Observation) -> Float:
         gains, see = self.gains, obs.vector
         wanted = gains.cruise_m_s * self.free_share(see)
-        x, y = float(see[self.ahead_x]), float(see[self.ahead_y])
-        curvature = 2.0 * y / max(x * x + y * y, 1e-3)
+        x, y = see[..., self.ahead_x], see[..., self.ahead_y]
+        curvature = 2.0 * y / np.maximum(x * x + y * y, 1e-3)
         wanted_yaw = wanted * curvature
-        common = gains.speed_ff * wanted + gains.speed_kp * (wanted - float(see[self.speed]))
-        differential = gains.yaw_ff * wanted_yaw + gains.yaw_kp * (wanted_yaw - float(see[self.yaw_rate]))
-        return clipped(np.array((common - differential, common + differential)) @ self.to_action)
+        common = gains.speed_ff * wanted + gains.speed_kp * (wanted - see[..., self.speed])
+        differential = gains.yaw_ff * wanted_yaw + gains.yaw_kp * (wanted_yaw - see[..., self.yaw_rate])
+        return clipped(shares(common, differential) @ self.to_action, 1.0)
 
-    def free_share(self, see: Float) -> float:
+    def free_share(self, see: Float) -> Float:
         """1 on a free path, 0 with something nearer than stop_m."""
-        if see[self.seen] < 0.5:
-            return 1.0
-        distance_m = float(np.hypot(see[self.obstacle_x], see[self.obstacle_y]))
-        return min(max((distance_m - self.gains.stop_m) / max(self.gains.slow_m - self.gains.stop_m, 1e-6), 0.0), 1.0)
+        distance_m = np.hypot(see[..., self.obstacle_x], see[..., self.obstacle_y])
+        free = (distance_m - self.gains.stop_m) / max(self.gains.slow_m - self.gains.stop_m, 1e-6)
+        return np.where(see[..., self.seen] < 0.5, 1.0, np.maximum(np.minimum(free, 1.0), 0.0))
 
 
 def make_baseline(spec: RobotSpec) -> CascadedPd | PurePursuit:
@@ -95,8 +94,13 @@ def wheels_to_action(spec: RobotSpec) -> Float:
     return layout.command_limit[:, None] * layout.to_action
 
 
-def clipped(action: Float) -> Float:
-    return np.maximum(np.minimum(action, 1.0), -1.0)
+def shares(common: Float, differential: Float) -> Float:
+    """Duty shares of the left and the right wheel."""
+    return np.stack((common - differential, common + differential), axis=-1)
+
+
+def clipped(value: Float, limit: float) -> Float:
+    return np.maximum(np.minimum(value, limit), -limit)
 
 
 def identity(spec: RobotSpec, kind: str) -> int:

@@ -1,0 +1,187 @@
+"""`edge-dsac run`: the control loop on a serial port, with its recorder and its live line beside it.
+
+This process is the loop. The recorder (drains the ring to disk) and the live line (reads the ring) are processes of their
+own, so that neither a slow disk nor a slow terminal is ever waited for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edge_dsac.bundle.baselines import make_baseline
+from edge_dsac.bundle.engines import NumpyMlp
+from edge_dsac.bundle.weights import load_weights
+from edge_dsac.loop.control import Conduct, ControlLoop
+from edge_dsac.loop.flight import Ended, Flight, fly, system_pacer
+from edge_dsac.loop.limiter import Limiter
+from edge_dsac.loop.observer import Observer, Reference
+from edge_dsac.loop.realtime import Grant, ask_for_realtime, release_realtime
+from edge_dsac.loop.slot import Engine, Slot
+from edge_dsac.loop.stager import Stager
+from edge_dsac.spec.robot import RobotSpec, load_robot
+from edge_dsac.steplog import Ring
+from firmware_bridge.link import SerialLink, open_port
+
+RING_SECONDS = 120  # what the ring holds if the recorder stands still; then the robot is damped rather than steps lost
+EXIT_BY_ENDING = {Ended.TIME_UP: 0, Ended.ASKED: 0, Ended.FAULT: 1, Ended.NO_LINK: 1, Ended.ERROR: 1}
+
+EPILOG = """\
+examples:
+  edge-dsac mcu --robot balance_bot --link /tmp/board &          a virtual board to try it on
+  edge-dsac run --robot balance_bot --port /tmp/board            the baseline balances until Ctrl-C
+  edge-dsac run --robot balance_bot --port /dev/ttyUSB0 --policy actor.npz --speed 0.3 --seconds 60
+  edge-dsac run --robot balance_bot --port /tmp/board --dry-run  says what it would do; opens nothing
+
+Ctrl-C and SIGTERM stop in good order: motors off, log closed. Replacing the --policy file (by rename) swaps the policy
+without a stop; a file that does not pass its checks changes nothing.
+exit codes: 0 flown and stopped as asked; 1 a fault, no board, or an error; 2 wrong arguments; 3 refused for safety
+"""
+
+
+def add(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "run", help="the control loop: sensors in, policy, motor commands out", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--robot", required=True, help="a shipped model name, or the path of a robot file")
+    parser.add_argument("--port", required=True, help="serial device of the board")
+    parser.add_argument("--policy", default="baseline", help="`baseline` (the robot file's own controller) or a weights file (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, help="stop after this long (default: until Ctrl-C)")
+    parser.add_argument("--speed", type=float, default=0.0, metavar="M_S", help="forward speed asked for, m/s (default: %(default)s)")
+    parser.add_argument("--yaw-rate", type=float, default=0.0, metavar="RAD_S", help="yaw rate asked for, rad/s, left positive (default: %(default)s)")
+    parser.add_argument("--rearm", action="store_true", help="after a lost link or a board restart, ask for the motors again once the link is steady; never after a fault")
+    parser.add_argument("--log", type=Path, metavar="FOLDER", help="where the flight log goes (default: runs/<time>-<model>)")
+    parser.add_argument("--overwrite-log", action="store_true", help="rather lose old steps than damp the robot when the disk is full")
+    parser.add_argument("--no-rt", action="store_true", help="do not ask for SCHED_FIFO and locked memory")
+    parser.add_argument("--cpu", type=int, help="pin the loop to this core")
+    parser.add_argument("--quiet", action="store_true", help="no live line")
+    parser.add_argument("--json", action="store_true", help="print the summary as one JSON object, and nothing else, on standard output")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, say what would be done, open nothing")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    spec = load_robot(args.robot)
+    engine = make_engine(args.policy, spec)
+    folder = args.log or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{spec.model}"
+    say = quiet if args.json else tell
+    say(f"{spec.model}: {args.policy} at {spec.rates.control_hz} Hz on {args.port}, log in {folder}")
+    if args.dry_run:
+        say(f"dry run: firmware {spec.firmware_fingerprint}, policy {spec.policy_fingerprint}; nothing was opened")
+        return 0
+    asked_to_stop = StopFlag()
+    port = open_port(args.port, spec.link.baud)
+    folder.mkdir(parents=True, exist_ok=True)
+    ring = Ring.create(folder / "ring", spec, RING_SECONDS * spec.rates.control_hz)
+    helpers = start_helpers(folder, live=not (args.quiet or args.json))
+    link = SerialLink(spec, lambda: open_port(args.port, spec.link.baud), first=port)
+    slot = Slot(engine, fade_ticks=max(1, spec.rates.control_hz // 5))
+    loop = ControlLoop(spec, link, make_observer(spec, args), slot, Limiter(spec), ring, Conduct(args.rearm, overwrite_log=args.overwrite_log))
+    stager = start_stager(args.policy, spec, slot)
+    grants = [] if args.no_rt else ask_for_realtime(args.cpu)
+    for grant in grants:
+        say(f"  {grant.what}: {'granted' if grant.granted else 'NOT granted'} ({grant.why})")
+    flight: Flight | None = None
+    try:
+        loop.arm()
+        flight = fly(loop, system_pacer(spec), spec, asked_to_stop, args.seconds)
+    finally:
+        release_realtime()
+        if stager:
+            stager.leave.set()
+        link.close()
+        ring.close()
+        finish_helpers(helpers)
+    report(flight, loop, link, grants, folder, stager, args.json)
+    return EXIT_BY_ENDING[flight.ended]
+
+
+class StopFlag:
+    """Set by SIGINT, SIGTERM and SIGHUP; a second signal changes nothing, so that the motors are always switched off in order."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self.set)
+
+    def set(self, number: int, _: Any) -> None:
+        self.signal = number
+
+    def __call__(self) -> bool:
+        return self.signal != 0
+
+
+def make_engine(policy: str, spec: RobotSpec) -> Engine:
+    return make_baseline(spec) if policy == "baseline" else NumpyMlp(load_weights(policy, spec), len(spec.actions))
+
+
+def make_observer(spec: RobotSpec, args: argparse.Namespace) -> Observer:
+    observer = Observer(spec)
+    observer.set_reference(Reference(args.speed, args.yaw_rate))
+    return observer
+
+
+def start_stager(policy: str, spec: RobotSpec, slot: Slot) -> Stager | None:
+    if policy == "baseline":
+        return None
+    stager = Stager(Path(policy), lambda path: NumpyMlp(load_weights(path, spec), len(spec.actions)), slot)
+    stager.start()
+    return stager
+
+
+def start_helpers(folder: Path, live: bool) -> list[subprocess.Popen[bytes]]:
+    """In a session of their own: a Ctrl-C on the terminal is for the loop; they end when it has closed the ring."""
+    commands = [[sys.executable, "-m", "edge_dsac.steplog.recorder", str(folder / "ring"), str(folder)]]
+    if live:
+        commands.append([sys.executable, "-m", "edge_dsac.watch.line", str(folder / "ring")])
+    return [subprocess.Popen(command, start_new_session=True, stdout=sys.stderr) for command in commands]
+
+
+def finish_helpers(helpers: list[subprocess.Popen[bytes]]) -> None:
+    for helper in helpers:
+        try:
+            helper.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            helper.kill()
+
+
+def report(flight: Flight, loop: ControlLoop, link: SerialLink, grants: list[Grant], folder: Path, stager: Stager | None, as_json: bool) -> None:
+    from edge_dsac.steplog import open_log, summarise
+
+    summary: dict[str, Any] = {
+        "ended": flight.ended.name,
+        "because": flight.because.name,
+        "board_still": flight.board_still,
+        "ticks": flight.ticks,
+        "missed": flight.missed,
+        "coasted": flight.coasted,
+        "trimmed_us": round(flight.trimmed_ns / 1000, 1),
+        "swaps": loop.slot.swaps,
+        "refused_policies": stager.refusals if stager else [],
+        "link": link.counters(),
+        "realtime": [asdict(grant) for grant in grants],
+        "log": str(folder),
+        "flight": summarise(open_log(folder)),
+    }
+    if as_json:
+        print(json.dumps(summary))
+        return
+    tell(f"{flight.ended.value} ({flight.because.name}); motors {'off, the board says so' if flight.board_still else 'left to the board: it did not answer'}")
+    tell(f"  {flight.ticks} ticks, {flight.missed} missed, {flight.coasted} coasted; log: {folder} (edge-dsac log info {folder})")
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
+
+
+def quiet(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+

@@ -1,0 +1,67 @@
+"""One control tick of many simulated robots: Limiter -> plant -> SensorFrame -> Observer, the very objects of the loop.
+
+What the environments, the baselines' tuning and every comparison stand on. Knows no reward and no end of an episode.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edge_dsac.loop.limiter import Limiter
+from edge_dsac.loop.observer import Observer
+from edge_dsac.records import BoardMode, CommandFrame, Fault, Float, SensorFrame
+from edge_dsac.spec.robot import RobotSpec
+from sim.plant import Plant
+from sim.randomize import Ranges
+
+
+class Rollout:
+    def __init__(self, spec: RobotSpec, n: int, seed: int, ranges: Ranges | None = None, threads: int = 1) -> None:
+        self.spec, self.n = spec, n
+        self.plant = Plant(spec, n, seed, ranges, threads)
+        self.observer, self.limiter = Observer(spec, (n,)), Limiter(spec, (n,))
+        rates = spec.rates
+        self.sensor_ticks = rates.board_hz // rates.sensor_hz
+        self.early_ticks = rates.board_hz // rates.control_hz - self.sensor_ticks
+        self.period_us = 1_000_000 // rates.control_hz
+        self.t_mcu_us = np.zeros(n, np.int64)
+        self.applied: Float = np.zeros((n, len(spec.joints)))
+        self.command: CommandFrame | None = None
+        self.look()
+
+    def look(self) -> None:
+        """The first frame of robots that were just put down."""
+        self.frame = self.make_frame(self.plant.position_rad())
+        self.obs = self.observer.observe(self.frame)
+
+    def step(self, action: Float) -> None:
+        """One control period under `action[n, actions]`; afterwards `frame`, `command` and `obs` are the new ones."""
+        command = self.limiter.limit(action, self.frame)
+        self.applied = command.command
+        if self.early_ticks:
+            self.plant.drive(command.command, self.early_ticks)
+        before = self.plant.position_rad()
+        self.plant.drive(command.command, self.sensor_ticks)
+        self.t_mcu_us = self.t_mcu_us + self.period_us
+        self.command = command
+        self.frame = self.make_frame(before)
+        self.obs = self.observer.observe(self.frame)
+
+    def make_frame(self, position_before: Float) -> SensorFrame:
+        """As the board makes it: the velocity is the difference of counts over one sensor period."""
+        readings = self.plant.sense()
+        velocity = (readings.position_rad - position_before) * self.spec.rates.sensor_hz
+        return SensorFrame(
+            0, self.t_mcu_us, BoardMode.ARMED, Fault.NONE, 0, readings.position_rad, velocity, self.applied, readings.gyro_rad_s,
+            readings.accel_m_s2, readings.battery_v, readings.extra,
+        )  # fmt: skip
+
+    def reset(self, where: Any = None) -> None:
+        """New robots at rest; `where` is a mask, None means all. Look again once they stand where they should."""
+        mask = np.ones(self.n, bool) if where is None else np.asarray(where)
+        self.plant.reset(mask)
+        self.observer.reset(mask)
+        self.limiter.reset(mask)
+        self.applied = np.where(mask[:, None], 0.0, self.applied)

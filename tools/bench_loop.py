@@ -1,0 +1,308 @@
+"""What a control tick costs: the real loop on a pty against the virtual board, paced, beside an idle machine's own floor.
+
+    python tools/bench_loop.py [--seconds 60] [--json] [--hz 1000] [--busy none same]
+
+For each rate and each busy neighbour it runs, in this order and in one process: an empty loop on the same schedule (the
+machine's floor), then the loop on the virtual board. `own` is Python's share: the whole tick less inference and the wire.
+A miss of our own: the tick was not over one period after its deadline. A miss of the bus: no fresh frame at the tick; it is
+coasted over. The naive loop (read_until, a codec in Python, torch eager) is timed in the same run for the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from edge_dsac.bundle.engines import NumpyMlp
+from edge_dsac.bundle.weights import check_weights
+from edge_dsac.loop.control import Conduct, ControlLoop
+from edge_dsac.loop.flight import phase_target_ns
+from edge_dsac.loop.limiter import Limiter
+from edge_dsac.loop.observer import Observer
+from edge_dsac.loop.pacer import Pacer
+from edge_dsac.loop.realtime import ask_for_realtime, release_realtime
+from edge_dsac.loop.slot import Slot
+from edge_dsac.records import Mode
+from edge_dsac.spec.layout import ObservationLayout
+from edge_dsac.spec.robot import RobotSpec, load_robot, robot_from_text
+from edge_dsac.steplog import Ring
+from firmware_bridge.link import SerialLink, open_port
+
+LOOP_CPU, OTHER_CPU = 0, 1
+HIDDEN = 64  # the size that balances the robot
+WARM_S = 1.0
+
+
+class Timed:
+    """Wraps one part of the loop and keeps what each call of one of its methods took. Preallocated: it must not grow."""
+
+    def __init__(self, part: Any, methods: tuple[str, ...], size: int) -> None:
+        self.part = part
+        self.spent_ns = {name: np.zeros(size, np.int64) for name in methods}
+        self.calls = dict.fromkeys(methods, 0)
+        for name in methods:
+            setattr(self, name, self.make(name))
+
+    def make(self, name: str) -> Any:
+        inner, spent, calls, clock = getattr(self.part, name), self.spent_ns[name], self.calls, time.perf_counter_ns
+
+        def call(*values: Any) -> Any:
+            begin = clock()
+            result = inner(*values)
+            spent[calls[name]] = clock() - begin
+            calls[name] += 1
+            return result
+
+        return call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.part, name)
+
+    def take(self, name: str) -> np.ndarray:
+        return self.spent_ns[name][: self.calls[name]]
+
+    def restart(self) -> None:
+        for name in self.calls:
+            self.calls[name] = 0
+
+
+def spread_us(ns: np.ndarray) -> dict[str, float]:
+    if not len(ns):
+        return {}
+    p50, p99, p999 = np.percentile(ns, [50, 99, 99.9])
+    return {"p50": round(p50 / 1e3, 2), "p99": round(p99 / 1e3, 2), "p999": round(p999 / 1e3, 2), "max": round(float(ns.max()) / 1e3, 2)}
+
+
+def spec_at(hz: int, folder: Path) -> tuple[RobotSpec, Path]:
+    """balance_bot with control, sensor and board at one rate, its baud raised to carry it."""
+    text = load_robot("balance_bot").text
+    for key, value in {
+        "control_hz = 100": f"control_hz = {hz}", "sensor_hz = 200": f"sensor_hz = {hz}",
+        "board_hz = 1000": f"board_hz = {max(1000, hz)}", "baud = 921600": "baud = 3000000",
+    }.items():  # fmt: skip
+        if key not in text:
+            raise SystemExit(f"bench_loop: expected {key!r} in balance_bot.toml; adapt this benchmark")
+        text = text.replace(key, value)
+    path = folder / f"balance_{hz}.toml"
+    path.write_text(text)
+    return robot_from_text(text, str(path), str(folder)), path
+
+
+def make_policy(spec: RobotSpec) -> NumpyMlp:
+    generator = np.random.default_rng(1)
+    sizes = [ObservationLayout(spec).size, HIDDEN, HIDDEN, len(spec.actions)]
+    arrays: dict[str, Any] = {"obs_scale": ObservationLayout(spec).scale, "activation": np.array("gelu"), "policy_fingerprint": np.array(spec.policy_fingerprint)}
+    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        arrays[f"w{i}"], arrays[f"b{i}"] = generator.normal(size=(b, a)) * 0.02 / np.sqrt(a), np.zeros(b)
+    return NumpyMlp(check_weights(arrays, "random", 1, spec), len(spec.actions))
+
+
+class Rig:
+    """The loop with every part timed, on a virtual board in its own process."""
+
+    def __init__(self, hz: int, seconds: float, folder: Path) -> None:
+        self.spec, toml = spec_at(hz, folder)
+        size = int(hz * (seconds + WARM_S) * 1.2) + 20_000
+        link_path = folder / f"board{hz}"
+        command = ["-m", "edge_dsac.cli.main", "mcu", "--robot", str(toml), "--link", str(link_path), "--seed", "1", "--still"]
+        self.board = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, cwd=Path(__file__).resolve().parents[1])
+        os.sched_setaffinity(self.board.pid, {OTHER_CPU})
+        give_up = time.monotonic() + 120
+        while not link_path.exists():
+            if self.board.poll() is not None or time.monotonic() > give_up:
+                raise SystemExit("bench_loop: the virtual board did not start")
+            time.sleep(0.05)
+        self.link = Timed(SerialLink(self.spec, lambda: open_port(str(link_path), self.spec.link.baud)), ("receive", "send"), size)
+        self.observer = Timed(Observer(self.spec), ("observe",), size)
+        self.engine = Timed(make_policy(self.spec), ("act",), size)
+        self.limiter = Timed(Limiter(self.spec), ("limit",), size)
+        self.log = Timed(Ring.create(folder / f"ring{hz}", self.spec, 4096), ("append",), size)
+        self.loop = ControlLoop(self.spec, self.link, self.observer, Slot(self.engine), self.limiter, self.log, Conduct(rearm=True, overwrite_log=True))
+        self.pacer = Pacer(1_000_000_000 // hz)
+        self.late_ns, self.busy_ns = np.zeros(size, np.int64), np.zeros(size, np.int64)
+
+    def fly(self, seconds: float) -> dict[str, Any]:
+        """One measured stretch; returns its row without the floor."""
+        self.loop.arm()
+        self.tick_for(WARM_S)
+        for part in (self.link, self.observer, self.engine, self.limiter, self.log):
+            part.restart()
+        coasted, missed, trimmed = self.loop.coasted_total, self.pacer.missed, self.pacer.trimmed_ns
+        begun = self.pacer.deadline_ns
+        count, unlinked = self.tick_for(seconds)
+        elapsed = self.pacer.deadline_ns - begun - (self.pacer.trimmed_ns - trimmed)
+        grid = elapsed / self.pacer.period_ns
+        late, busy = self.late_ns[:count], self.busy_ns[:count]
+        inference = padded(self.engine.take("act"), count)
+        wire = self.link.take("receive")[:count] + padded(self.link.take("send"), count)
+        stages = {
+            "receive": self.link.take("receive"), "observe": self.observer.take("observe"), "act": self.engine.take("act"),
+            "limit": self.limiter.take("limit"), "send": self.link.take("send"), "log": self.log.take("append"),
+        }  # fmt: skip
+        return {
+            "hz": round(1e9 / self.pacer.period_ns),
+            "ticks": count,
+            "misses_own": int((late + busy > self.pacer.period_ns).sum()) + self.pacer.missed - missed,
+            "misses_bus": self.loop.coasted_total - coasted,
+            "not_running": unlinked,
+            "drift_percent": round(100 * (grid - round(grid)) / grid, 6),
+            "trimmed_us": round((self.pacer.trimmed_ns - trimmed) / 1e3, 1),
+            "own_us": spread_us(busy - inference - wire),
+            "late_us": spread_us(late),
+            "tick_us": spread_us(busy),
+            "stages_us": {name: spread_us(ns) for name, ns in stages.items()},
+        }
+
+    def tick_for(self, seconds: float) -> tuple[int, int]:
+        """(ticks, ticks that were not RUNNING or COASTING)."""
+        target, sensor = phase_target_ns(self.spec, 0), 1_000_000_000 // self.spec.rates.sensor_hz
+        clock, loop, pacer = time.perf_counter_ns, self.loop, self.pacer
+        pacer.start()
+        end = pacer.deadline_ns + int(seconds * 1e9)
+        count = still = 0
+        while pacer.deadline_ns < end:
+            late = pacer.wait()
+            begin = clock()
+            loop.tick(late)
+            loop.between_ticks(pacer, target, sensor)
+            self.late_ns[count], self.busy_ns[count] = late, clock() - begin
+            still += loop.modes.mode not in (Mode.RUNNING, Mode.COASTING)
+            count += 1
+        return count, still
+
+    def close(self) -> None:
+        self.loop.stop()
+        self.tick_for(0.05)
+        self.link.part.close()
+        self.log.part.close()
+        self.board.terminate()
+        self.board.wait(timeout=20)
+
+
+def padded(ns: np.ndarray, count: int) -> np.ndarray:
+    """Calls that were not made at a tick (coasting, damped) cost nothing there; which tick is not known, so the end is padded."""
+    return np.concatenate([ns[:count], np.zeros(max(count - len(ns), 0), np.int64)])
+
+
+def floor(hz: int, seconds: float) -> dict[str, Any]:
+    """An empty loop on the same schedule: what the machine itself misses."""
+    pacer = Pacer(1_000_000_000 // hz)
+    late = np.zeros(int(hz * seconds * 1.2) + 1000, np.int64)
+    pacer.start()
+    end, count = pacer.deadline_ns + int(seconds * 1e9), 0
+    while pacer.deadline_ns < end:
+        late[count] = pacer.wait()
+        count += 1
+    return {"floor_misses": int((late[:count] > pacer.period_ns).sum()) + pacer.missed, "floor_late_us": spread_us(late[:count])}
+
+
+class BusyNeighbour:
+    """A process that never sleeps, at ordinary priority, on one core."""
+
+    def __init__(self, where: str) -> None:
+        self.process = None
+        if where != "none":
+            code = "import numpy as np\na = np.ones((200, 200))\nwhile True: a @ a"
+            self.process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+            os.sched_setaffinity(self.process.pid, {LOOP_CPU if where == "same" else OTHER_CPU})
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+def growth(rig: Rig, ticks: int = 100_000) -> dict[str, int]:
+    """Bytes that stay allocated after this many unpaced ticks, by tracemalloc."""
+    rig.tick_for(0.2)
+    for part in (rig.link, rig.observer, rig.engine, rig.limiter, rig.log):
+        part.restart()
+    for part in (rig.link, rig.observer, rig.engine, rig.limiter, rig.log):  # no timing arrays in this measurement
+        for name in part.calls:
+            setattr(part, name, getattr(part.part, name))
+    rig.loop.tick(0)
+    gc.collect()
+    tracemalloc.start()
+    for _ in range(200):
+        rig.loop.tick(0)
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(ticks):
+        rig.loop.tick(0)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    return {"ticks": ticks, "bytes": grown}
+
+
+def machine() -> dict[str, Any]:
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "unknown")
+    return {"cpu": model, "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version(), "numpy": np.__version__}
+
+
+def table(row: dict[str, Any]) -> str:
+    own, late = row["own_us"], row["late_us"]
+    return (
+        f"{row['hz']:5d} {row['busy']:>6} {row['ticks']:7d} {row['misses_own']:5d} {row['floor_misses']:6d} {row['misses_bus']:5d}   "
+        f"{own['p50']:6.1f} {own['p99']:6.1f} {own['p999']:7.1f}   {late['p50']:6.1f} {late['p99']:6.1f} {late['p999']:7.1f}"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0, help="measured time of each run (default: %(default)s)")
+    parser.add_argument("--hz", type=int, nargs="+", default=[500, 1000, 2000])
+    parser.add_argument("--busy", nargs="+", choices=["none", "other", "same"], default=["none", "other", "same"])
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output; progress on standard error")
+    parser.add_argument("--skip-naive", action="store_true", help="leave out the naive loop (needs torch)")
+    parser.add_argument("--skip-growth", action="store_true", help="leave out the 100000 ticks under tracemalloc")
+    args = parser.parse_args()
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    out = sys.stderr if args.json else sys.stdout
+    result: dict[str, Any] = {"runs": [], "machine": machine()}
+    grants = ask_for_realtime(LOOP_CPU)
+    result["realtime"] = {grant.what: grant.granted for grant in grants}
+    print("realtime: " + ", ".join(f"{g.what} {'yes' if g.granted else 'NO'}" for g in grants), file=out)
+    print("   hz   busy   ticks  own  floor   bus   own p50    p99    p999   late p50    p99    p999  (misses; us)", file=out)
+    with tempfile.TemporaryDirectory() as name:
+        for hz in args.hz:
+            rig = Rig(hz, args.seconds, Path(name))
+            for busy in args.busy:
+                neighbour = BusyNeighbour(busy)
+                try:
+                    row = {"busy": busy, **floor(hz, args.seconds), **rig.fly(args.seconds)}
+                finally:
+                    neighbour.stop()
+                result["runs"].append(row)
+                print(table(row), file=out, flush=True)
+            if hz == args.hz[-1] and not args.skip_growth:
+                result["growth"] = growth(rig)
+                print(f"growth: {result['growth']['bytes']} bytes in {result['growth']['ticks']} ticks", file=out, flush=True)
+            rig.close()
+    release_realtime()
+    if not args.skip_naive:
+        from naive_loop import compare
+
+        result["naive"] = compare()
+        naive = result["naive"]
+        print(f"naive loop {naive['naive_us']['p50']:.1f} us, this loop {naive['ours_us']['p50']:.1f} us: {naive['ratio']:.1f}x", file=out)
+    if args.json:
+        print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
