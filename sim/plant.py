@@ -130,11 +130,13 @@ class Plant:
         """What the encoders count, `[n, joints]`, to the last whole count."""
         return np.asarray(np.round(self.states[:, self.joints] * self.counts_per_rad) / self.counts_per_rad)
 
-    def sense(self, at_rest: bool = False) -> Readings:
-        """`at_rest`: something outside the model holds the robots, and the IMU feels gravity alone."""
+    def sense(self, at_rest: Any = False) -> Readings:
+        """`at_rest` (for all, or a mask): a hand still holds the robot, and its IMU feels gravity alone."""
         drawn, noise = self.drawn, self.generator.standard_normal((self.n, 6))
         gyro = self.sensordata[:, 0:3] + drawn["gyro_bias_rad_s"] + noise[:, 0:3] * drawn["gyro_noise_rad_s"][:, None]
-        felt = self.gravity() if at_rest else self.sensordata[:, 3:6]
+        felt = self.sensordata[:, 3:6]
+        if np.any(at_rest):
+            felt = np.where(np.broadcast_to(at_rest, (self.n,))[:, None], self.gravity(), felt)
         accel = felt + drawn["accel_bias_m_s2"] + noise[:, 3:6] * drawn["accel_noise_m_s2"][:, None]
         if self.spec.imu:
             gyro = np.round(gyro * self.spec.imu.gyro_lsb_per_rad_s) / self.spec.imu.gyro_lsb_per_rad_s

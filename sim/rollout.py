@@ -29,11 +29,11 @@ class Rollout:
         self.t_mcu_us = np.zeros(n, np.int64)
         self.applied: Float = np.zeros((n, len(spec.joints)))
         self.command: CommandFrame | None = None
-        self.look()
+        self.look(True)
 
-    def look(self) -> None:
-        """The first frame of robots that were just put down."""
-        self.frame = self.make_frame(self.plant.position_rad())
+    def look(self, put_down: Any) -> None:
+        """A frame without a step, for robots that were just put down (a mask, or True for all)."""
+        self.frame = self.make_frame(self.plant.position_rad(), at_rest=put_down)
         self.obs = self.observer.observe(self.frame)
 
     def step(self, action: Float) -> None:
@@ -49,9 +49,9 @@ class Rollout:
         self.frame = self.make_frame(before)
         self.obs = self.observer.observe(self.frame)
 
-    def make_frame(self, position_before: Float) -> SensorFrame:
+    def make_frame(self, position_before: Float, at_rest: Any = False) -> SensorFrame:
         """As the board makes it: the velocity is the difference of counts over one sensor period."""
-        readings = self.plant.sense()
+        readings = self.plant.sense(at_rest)
         velocity = (readings.position_rad - position_before) * self.spec.rates.sensor_hz
         return SensorFrame(
             0, self.t_mcu_us, BoardMode.ARMED, Fault.NONE, 0, readings.position_rad, velocity, self.applied, readings.gyro_rad_s,
