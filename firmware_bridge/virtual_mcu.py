@@ -265,10 +265,11 @@ def serve_realtime(
     due_ns = clock()
     last_tick = int(seconds * board.spec.rates.board_hz) if seconds is not None else 1 << 62
     while not asked_to_stop() and board.ticks < last_tick:
-        behind = (clock() - due_ns) // period_ns
-        if behind < 0:
-            sleep((due_ns - clock()) * 1e-9 if due_ns > clock() else 0.0)
+        ahead_ns = due_ns - clock()
+        if ahead_ns > 0:
+            sleep(ahead_ns * 1e-9)
             continue
+        behind = -ahead_ns // period_ns
         if behind > CATCH_UP_TICKS:
             served.skipped_ticks += behind
             due_ns += behind * period_ns

@@ -106,7 +106,7 @@ def main() -> int:
             print(f"{name} = {value:.3g}")
         spec = with_gains(spec, {name: float(f"{value:.3g}") for name, value in best.items()})
     for ranges in ("nominal", "full", "hidden"):
-        print(f"60 s, {ranges}: {score(spec, args.seed + 100, 100, 60.0, ranges)[1]}", flush=True)
+        print(f"60 s, {ranges}: {score(spec, args.seed + 100, 40, 60.0, ranges)[1]}", flush=True)
     return 0
 
 

@@ -38,7 +38,7 @@ def demo(args: argparse.Namespace) -> int:
     unplug_at = round(args.seconds * 0.45, 1)
     print(f"1/4  a virtual {spec.model}: firmware in C, physics in MuJoCo, a pty between (compiled on first use)")
     board = start([
-        "mcu", "--robot", args.robot, "--link", str(link), "--seed", "1", "--trajectory", str(trajectory), "--arm-clock",
+        "mcu", "--robot", args.robot, "--link", str(link), "--seed", "1", "--trajectory", str(trajectory),
         "--fault", f"disconnect@{unplug_at}+{UNPLUGGED_S}", "--json",
     ])  # fmt: skip
     try:
@@ -52,7 +52,7 @@ def demo(args: argparse.Namespace) -> int:
     picture = draw_run(out)
     print("4/4  the robot itself")
     gif = draw_robot(spec, trajectory, out)
-    survived = summary["ended"] == "TIME_UP" and summary["board_still"]
+    survived = summary["mode"] == "RUNNING" and summary["board_still"]
     timing = summary["flight"]
     print(f"\n{'The robot kept its balance' if survived else 'The run ended early: ' + summary['because']}.")
     print(f"  {summary['ticks']} ticks, {summary['missed']} missed, lateness p99 {timing['late_us']['p99']:.0f} us; {summary['link'].get('reconnects', 0)} reconnect")

@@ -26,12 +26,13 @@ from edge_dsac.loop.observer import Observer, Reference
 from edge_dsac.loop.realtime import Grant, ask_for_realtime, release_realtime
 from edge_dsac.loop.slot import Engine, Slot
 from edge_dsac.loop.stager import Stager
+from edge_dsac.records import Mode
 from edge_dsac.spec.robot import RobotSpec, load_robot
 from edge_dsac.steplog import Ring
 from firmware_bridge.link import SerialLink, open_port
 
 RING_SECONDS = 120  # what the ring holds if the recorder stands still; then the robot is damped rather than steps lost
-EXIT_BY_ENDING = {Ended.TIME_UP: 0, Ended.ASKED: 0, Ended.FAULT: 1, Ended.NO_LINK: 1, Ended.ERROR: 1}
+GOOD_MODES = frozenset({Mode.RUNNING, Mode.COASTING, Mode.ARMED, Mode.IDLE})
 
 EPILOG = """\
 examples:
@@ -42,7 +43,7 @@ examples:
 
 Ctrl-C and SIGTERM stop in good order: motors off, log closed. Replacing the --policy file (by rename) swaps the policy
 without a stop; a file that does not pass its checks changes nothing.
-exit codes: 0 flown and stopped as asked; 1 a fault, no board, or an error; 2 wrong arguments; 3 refused for safety
+exit codes: 0 flown and stopped as asked; 1 a fault, no board, damped at the end, or an error; 2 wrong arguments; 3 refused for safety
 """
 
 
@@ -63,6 +64,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--cpu", type=int, help="pin the loop to this core")
     parser.add_argument("--quiet", action="store_true", help="no live line")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object, and nothing else, on standard output")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="also write the summary there, as JSON")
     parser.add_argument("--dry-run", action="store_true", help="check everything, say what would be done, open nothing")
     parser.set_defaults(run=run)
 
@@ -99,8 +101,10 @@ def run(args: argparse.Namespace) -> int:
         link.close()
         ring.close()
         finish_helpers(helpers)
-    report(flight, loop, link, grants, folder, stager, args.json)
-    return EXIT_BY_ENDING[flight.ended]
+    report(flight, loop, link, grants, folder, stager, args)
+    if link.is_refused():
+        return 3
+    return 0 if flight.ended in (Ended.TIME_UP, Ended.ASKED) and flight.mode in GOOD_MODES else 1
 
 
 class StopFlag:
@@ -152,11 +156,12 @@ def finish_helpers(helpers: list[subprocess.Popen[bytes]]) -> None:
             helper.kill()
 
 
-def report(flight: Flight, loop: ControlLoop, link: SerialLink, grants: list[Grant], folder: Path, stager: Stager | None, as_json: bool) -> None:
+def report(flight: Flight, loop: ControlLoop, link: SerialLink, grants: list[Grant], folder: Path, stager: Stager | None, args: argparse.Namespace) -> None:
     from edge_dsac.steplog import open_log, summarise
 
     summary: dict[str, Any] = {
         "ended": flight.ended.name,
+        "mode": flight.mode.name,
         "because": flight.because.name,
         "board_still": flight.board_still,
         "ticks": flight.ticks,
@@ -170,10 +175,15 @@ def report(flight: Flight, loop: ControlLoop, link: SerialLink, grants: list[Gra
         "log": str(folder),
         "flight": summarise(open_log(folder)),
     }
-    if as_json:
+    if args.summary:
+        args.summary.write_text(json.dumps(summary))
+    if args.json:
         print(json.dumps(summary))
         return
-    tell(f"{flight.ended.value} ({flight.because.name}); motors {'off, the board says so' if flight.board_still else 'left to the board: it did not answer'}")
+    refusal = link.counters()["refusal"]
+    if refusal:
+        tell(f"refused to arm: {refusal}")
+    tell(f"{flight.ended.value} in {flight.mode.name} ({flight.because.name}); motors {'off, the board says so' if flight.board_still else 'left to the board: it did not answer'}")
     tell(f"  {flight.ticks} ticks, {flight.missed} missed, {flight.coasted} coasted; log: {folder} (edge-dsac log info {folder})")
 
 

@@ -34,6 +34,7 @@ class Ended(Enum):
 @dataclass(frozen=True, slots=True)
 class Flight:
     ended: Ended
+    mode: Mode  # in which it ended, before the motors were switched off
     because: Event
     ticks: int
     missed: int  # deadlines that passed while we were late
@@ -64,10 +65,10 @@ def fly(
         loop.fail()
         raise
     finally:
-        because = loop.modes.because
+        mode, because = loop.modes.mode, loop.modes.because
         wall_ns = loop.clock() - begun_ns
         still = come_to_rest(loop, pacer)
-    return Flight(ended, because, loop.ticks, pacer.missed, loop.coasted_total, pacer.trimmed_ns, wall_ns, still)
+    return Flight(ended, mode, because, loop.ticks, pacer.missed, loop.coasted_total, pacer.trimmed_ns, wall_ns, still)
 
 
 def keep_ticking(

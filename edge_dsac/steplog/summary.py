@@ -23,7 +23,8 @@ def summarise(log: FlightLog) -> dict[str, Any]:
     if not len(rows):
         return {"robot": log.spec.model, "ticks": 0, "torn": log.torn, "dropped_bytes": log.dropped_bytes}
     t_s = (rows["t_host_ns"] - rows["t_host_ns"][0]) * 1e-9
-    aged = rows["frame_age_ns"][rows["frame_age_ns"] >= 0]
+    fresh = (rows["flags"] & FRESH) != 0
+    aged = rows["frame_age_ns"][fresh & (rows["frame_age_ns"] >= 0)]
     moving = np.isin(rows["mode"], [Mode.RUNNING, Mode.COASTING])
     return {
         "robot": log.spec.model,
@@ -34,7 +35,7 @@ def summarise(log: FlightLog) -> dict[str, Any]:
         "late_us": spread_us(rows["late_ns"]),
         "busy_us": spread_us(rows["busy_ns"]),
         "frame_age_us": spread_us(aged),
-        "not_fresh": int((moving & ((rows["flags"] & FRESH) == 0)).sum()),
+        "not_fresh": int((moving & ~fresh).sum()),
         "missed": int(np.maximum(np.round(np.diff(rows["t_host_ns"]) * 1e-9 * log.spec.rates.control_hz) - 1, 0).sum()),
         "modes": timeline(rows, t_s),
         "rules": {rule.name: int(((rows["rules"] & rule) != 0).sum()) for rule in Rule if rule and ((rows["rules"] & rule) != 0).any()},

@@ -21,16 +21,16 @@
 #define GYRO_RAD_S_PER_LSB 0.00026631584f
 #define ACCEL_M_S2_PER_LSB 0.00119706002f
 #define FILTER_S 0.5f
-#define PITCH_KP 4.0f
-#define PITCH_KD 0.25f
-#define SPEED_KP 0.12f
-#define SPEED_KI 0.1f
-#define LEAN_LIMIT_RAD 0.25f
-#define YAW_KP 0.15f
+#define PITCH_KP 7.0f
+#define PITCH_KD 0.32f
+#define SPEED_KP 0.42f
+#define SPEED_KI 0.31f
+#define LEAN_LIMIT_RAD 0.24f
+#define YAW_KP 0.14f
 #define BALANCE_RAD 0.0f
 #define WHEEL_RADIUS_M 0.04f
 #define WHEELS_TILT_WITH_BODY 1.0f
-#define CLOSED_SEED 0xea5654b8u
+#define CLOSED_SEED 0xfa5ec7ddu
 
 static const float JOINT_SIGN[2] = {1.0f, -1.0f};
 static const float RAD_PER_COUNT[2] = {0.000383495283f, 0.000383495283f};
@@ -39,17 +39,17 @@ static const float COMMAND_SLEW_PER_S[2] = {50.0f, 50.0f};
 static const float OVERSPEED_RAD_S[2] = {60.0f, 60.0f};
 static const float IMU_SIGN[3] = {1.0f, 1.0f, 1.0f};
 static const uint8_t IMU_AXIS[3] = {0, 1, 2};
-static const uint8_t FIRMWARE_FINGERPRINT[8] = {0x25, 0xfc, 0xe6, 0x35, 0x1b, 0x2f, 0xfb, 0x7c};
+static const uint8_t FIRMWARE_FINGERPRINT[8] = {0xc9, 0x81, 0x9c, 0x3f, 0x06, 0xe9, 0xed, 0x2a};
 
 /* What this firmware was built from, for a host that was built from something else. */
 static const char SPEC_TEXT[] =
     "balance_pd.balance_rad = 0.0\n"
-    "balance_pd.lean_limit_rad = 0.25\n"
-    "balance_pd.pitch_kd = 0.25\n"
-    "balance_pd.pitch_kp = 4.0\n"
-    "balance_pd.speed_ki = 0.1\n"
-    "balance_pd.speed_kp = 0.12\n"
-    "balance_pd.yaw_kp = 0.15\n"
+    "balance_pd.lean_limit_rad = 0.24\n"
+    "balance_pd.pitch_kd = 0.32\n"
+    "balance_pd.pitch_kp = 7.0\n"
+    "balance_pd.speed_ki = 0.31\n"
+    "balance_pd.speed_kp = 0.42\n"
+    "balance_pd.yaw_kp = 0.14\n"
     "battery.cutoff_v = 9.0\n"
     "battery.lsb_per_v = 1000.0\n"
     "battery.nominal_v = 11.1\n"
