@@ -23,7 +23,7 @@ WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wno-sig
 HOST_FLAGS = ("-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-sanitize=all")
 SANITIZED_FLAGS = ("-O1", "-g", "-shared", "-fPIC", "-fvisibility=hidden", "-fsanitize=undefined", "-fsanitize-trap=all")
 QEMU_FLAGS = (
-    "-target", "thumb-freestanding-eabi", "-mcpu=cortex_m4", "-Os", "-ffreestanding", "-fno-sanitize=all", "-nostdlib", "-ffunction-sections",
+    "-target", "thumb-freestanding-eabi", "-mcpu=cortex_m4", "-Os", "-ffreestanding", "-fno-sanitize=all", "-ffunction-sections",
     "-fdata-sections", "-Wl,--gc-sections",
 )  # fmt: skip
 
@@ -41,7 +41,7 @@ def build_host_library(spec: RobotSpec, folder: Path | None = None, sanitize: bo
 def build_qemu_image(spec: RobotSpec, folder: Path | None = None) -> Path:
     """The firmware for qemu's mps2-an386 (Cortex-M4)."""
     script = FIRMWARE / "qemu" / "mps2.ld"
-    return build(spec, "qemu.elf", (*CORE, "qemu/hal_qemu.c", "qemu/start.c"), (*QEMU_FLAGS, f"-Wl,-T,{script}"), folder)
+    return build(spec, "qemu.elf", (*CORE, "qemu/hal_qemu.c", "qemu/start.c"), (*QEMU_FLAGS, f"-I{script.parent}", f"-Wl,-T,{script}"), folder)
 
 
 def build(spec: RobotSpec, name: str, sources: tuple[str, ...], flags: tuple[str, ...], folder: Path | None) -> Path:

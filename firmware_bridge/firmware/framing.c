@@ -8,6 +8,13 @@ static const uint32_t CRC_NIBBLE[16] = {
     0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu, 0x9b64c2b0u, 0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu,
 };
 
+int same(const void *left, const void *right, uint32_t length) {
+    const uint8_t *a = left, *b = right;
+    for (uint32_t i = 0; i < length; i++)
+        if (a[i] != b[i]) return 0;
+    return 1;
+}
+
 uint32_t crc32(uint32_t seed, const uint8_t *data, uint32_t length) {
     uint32_t crc = ~seed;
     for (uint32_t i = 0; i < length; i++) {

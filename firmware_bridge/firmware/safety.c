@@ -62,9 +62,9 @@ void estimate_lean(struct lean *lean, const struct raw_sensors *sensors, float e
 
 static void judge_imu(struct board *board) {
     const struct raw_sensors *now = &board->sensors, *before = &board->last_sensors;
-    int same = memcmp(now->gyro, before->gyro, sizeof now->gyro) == 0 && memcmp(now->accel, before->accel, sizeof now->accel) == 0;
+    int frozen = same(now->gyro, before->gyro, sizeof now->gyro) && same(now->accel, before->accel, sizeof now->accel);
     board->blind_ticks = imu_missing(now) ? board->blind_ticks + 1 : 0;
-    board->frozen_ticks = same ? board->frozen_ticks + 1 : 0;
+    board->frozen_ticks = frozen ? board->frozen_ticks + 1 : 0;
     if (board->blind_ticks >= BAD_SENSOR_TICKS || board->frozen_ticks >= FROZEN_TICKS) latch(board, FAULT_BAD_SENSOR, 0.0f);
 }
 #else

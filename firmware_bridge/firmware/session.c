@@ -31,9 +31,9 @@ static void on_hello(struct board *board, struct hal *hal, const struct packet *
     int readable = packet->header.protocol == PROTOCOL_MAJOR;
     if (readable) memcpy(&hello, packet->payload, sizeof hello);
     if (readable && hello.role == ROLE_BOARD) return; /* an echo of ourselves */
-    int same = readable && memcmp(hello.firmware_fingerprint, FIRMWARE_FINGERPRINT, sizeof hello.firmware_fingerprint) == 0;
+    int matches = readable && same(hello.firmware_fingerprint, FIRMWARE_FINGERPRINT, sizeof hello.firmware_fingerprint);
     uint8_t before = board->link;
-    link_event(board, same ? EVENT_HELLO_MATCHES : EVENT_HELLO_DIFFERS);
+    link_event(board, matches ? EVENT_HELLO_MATCHES : EVENT_HELLO_DIFFERS);
     if (board->link == LINK_REFUSED && board->mode != BOARD_ESTOP) board->mode = BOARD_DISARMED;
     if (board->link != before || now_us - board->hello_us > REGREET_US) send_hello(board, hal, now_us);
 }
