@@ -7,6 +7,7 @@ the content of everything that goes in, so a second call costs nothing. Knows no
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -20,8 +21,11 @@ from firmware_bridge.header import FIRMWARE, make_messages_header, make_robot_he
 
 CORE = ("framing.c", "safety.c", "fallback.c", "session.c", "board.c")
 WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wno-sign-conversion")
-HOST_FLAGS = ("-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-sanitize=all")
-SANITIZED_FLAGS = ("-O1", "-g", "-shared", "-fPIC", "-fvisibility=hidden", "-fsanitize=undefined", "-fsanitize-trap=all")
+# Everywhere the same sums: one compiler would fuse a product and an addition, the other would not.
+ARITHMETIC = ("-ffp-contract=off",)
+SHARED = ("-shared", "-fPIC", "-fvisibility=hidden")
+HOST_FLAGS = ("-O2", *SHARED, "-fno-sanitize=all")
+SANITIZED_FLAGS = ("-O1", "-g", *SHARED, "-fsanitize=undefined,float-cast-overflow,float-divide-by-zero", "-fsanitize-trap=all")
 QEMU_FLAGS = (
     "-target", "thumb-freestanding-eabi", "-mcpu=cortex_m4", "-Os", "-ffreestanding", "-fno-sanitize=all", "-ffunction-sections",
     "-fdata-sections", "-Wl,--gc-sections",
@@ -41,7 +45,8 @@ def build_host_library(spec: RobotSpec, folder: Path | None = None, sanitize: bo
 def build_qemu_image(spec: RobotSpec, folder: Path | None = None) -> Path:
     """The firmware for qemu's mps2-an386 (Cortex-M4)."""
     script = FIRMWARE / "qemu" / "mps2.ld"
-    return build(spec, "qemu.elf", (*CORE, "qemu/hal_qemu.c", "qemu/start.c"), (*QEMU_FLAGS, f"-I{script.parent}", f"-Wl,-T,{script}"), folder)
+    flags = (*QEMU_FLAGS, f"-I{script.parent}", f"-Wl,-T,{script}")
+    return build(spec, "qemu.elf", (*CORE, "qemu/hal_qemu.c", "qemu/start.c"), flags, folder)
 
 
 def build(spec: RobotSpec, name: str, sources: tuple[str, ...], flags: tuple[str, ...], folder: Path | None) -> Path:
@@ -56,17 +61,22 @@ def build(spec: RobotSpec, name: str, sources: tuple[str, ...], flags: tuple[str
         for header, text in headers.items():
             (Path(work) / header).write_text(text)
         out = Path(work) / name
-        command = [sys.executable, "-m", "ziglang", "cc", *WARNINGS, *flags, f"-I{work}", f"-I{FIRMWARE}"]
+        command = [sys.executable, "-m", "ziglang", "cc", *WARNINGS, *ARITHMETIC, *flags, f"-I{work}", f"-I{FIRMWARE}"]
         command += [str(FIRMWARE / source) for source in sources] + ["-o", str(out)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise BuildFailed(f"firmware of {spec.model}: {name} does not compile:\n{done.stderr.strip()}\nthe command was: {' '.join(command)}")
+            raise BuildFailed(
+                f"firmware of {spec.model}: {name} does not compile:\n{done.stderr.strip()}\nthe command was: {' '.join(command)}"
+            )
         os.replace(out, target)  # two builders at once each leave a whole file
     return target
 
 
 def digest(headers: dict[str, str], sources: tuple[str, ...], flags: tuple[str, ...]) -> str:
-    everything = hashlib.sha256(repr((sorted(headers.items()), flags)).encode())
+    """Of everything that goes in. A source that is not listed counts as well: it may be a header."""
+    compiler = importlib.metadata.version("ziglang") if importlib.util.find_spec("ziglang") else "none"
+    asked = (sorted(headers.items()), sources, WARNINGS, ARITHMETIC, flags, compiler)
+    everything = hashlib.sha256(repr(asked).encode())
     for path in sorted(FIRMWARE.rglob("*")):
         if path.suffix in (".c", ".h", ".ld") and "robots" not in path.parts and "generated" not in path.parts:
             everything.update(path.name.encode() + path.read_bytes())

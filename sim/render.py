@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import numpy as np
 
 from edge_dsac.records import Float
 from edge_dsac.spec.robot import RobotSpec
+from sim.mjcf import load_model
 
 WIDTH, HEIGHT = 480, 360
 
@@ -23,15 +25,15 @@ class Camera:
     """Follows the robot. A pose is the model's qpos, and after it, where there is one, the obstacle's x and y."""
 
     def __init__(self, spec: RobotSpec, width: int = WIDTH, height: int = HEIGHT) -> None:
-        self.mujoco, self.model, self.renderer = open_renderer(spec, width, height)
-        self.data = self.mujoco.MjData(self.model)
+        self.model, self.renderer = open_renderer(spec, width, height)
+        self.data = mujoco.MjData(self.model)
 
     def see(self, pose: Float) -> np.ndarray:
         """`[height, width, 3]` uint8."""
         self.data.qpos[:] = pose[: self.model.nq]
         if self.model.nmocap and len(pose) >= self.model.nq + 2:
             self.data.mocap_pos[0, :2] = pose[self.model.nq : self.model.nq + 2]
-        self.mujoco.mj_forward(self.model, self.data)
+        mujoco.mj_forward(self.model, self.data)
         self.renderer.update_scene(self.data, camera="follow")
         return np.asarray(self.renderer.render())
 
@@ -39,18 +41,12 @@ class Camera:
         self.renderer.close()
 
 
-def open_renderer(spec: RobotSpec, width: int, height: int) -> tuple[Any, Any, Any]:
-    """MuJoCo chooses its way of drawing when it is imported, so the choice is made before that."""
-    os.environ.setdefault("MUJOCO_GL", "osmesa" if not os.path.exists("/dev/dri") and not os.path.exists("/dev/nvidia0") else "egl")
-    import mujoco
-
-    from sim.mjcf import load_model
-
+def open_renderer(spec: RobotSpec, width: int, height: int) -> tuple[Any, Any]:
     model = load_model(spec)
     try:
-        return mujoco, model, mujoco.Renderer(model, height, width)
+        return model, mujoco.Renderer(model, height, width)
     except Exception as error:  # each GL platform fails with an exception of its own
-        way = os.environ["MUJOCO_GL"]
+        way = os.environ.get("MUJOCO_GL", "its default")
         raise RenderError(f"cannot draw without a screen by MUJOCO_GL={way}: {error}; apt-get install libegl1 libosmesa6, or set MUJOCO_GL") from None
 
 

@@ -63,14 +63,15 @@ def demo(args: argparse.Namespace) -> int:
 def start(words: list[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "edge_dsac.cli.main", *words]
     print("     $ edge-dsac " + " ".join(words))
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def wait_for(link: Path, board: subprocess.Popen[bytes]) -> None:
     give_up = time.monotonic() + BOARD_READY_S
     while not link.exists():
         if board.poll() is not None:
-            raise OSError(f"the virtual board ended with {board.returncode} before it was ready; its message is above")
+            said = board.stderr.read().decode() if board.stderr else ""
+            raise OSError(f"the virtual board ended with {board.returncode} before it was ready: {said.strip()}")
         if time.monotonic() > give_up:
             raise OSError(f"the virtual board was not ready within {BOARD_READY_S:g} s")
         time.sleep(0.05)

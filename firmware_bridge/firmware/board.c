@@ -23,19 +23,22 @@ static void drive(struct board *board, struct hal *hal) {
     if (board->mode == BOARD_FALLBACK) fallback_command(board, board->driven);
     else if (board->mode == BOARD_ARMED) memcpy(board->driven, board->wanted, sizeof board->driven);
     else memset(board->driven, 0, sizeof board->driven);
+    board->driven_us = board->commanded_us;
     hal_motors_write(hal, board->driven, driving);
 }
+
+static int16_t rounded(float x) { return (int16_t)(x < 0.0f ? x - 0.5f : x + 0.5f); }
 
 static void tell(struct board *board, struct hal *hal) {
     struct msg_telemetry telemetry;
     memset(&telemetry, 0, sizeof telemetry);
     telemetry.board = board->mode;
-    telemetry.rx_errors = (uint8_t)(frame_errors_total(&board->deframer.errors) + board->refused_commands);
+    telemetry.rx_errors = (uint8_t)(frame_errors_total(&board->deframer.errors) + board->refused);
     telemetry.faults = board->faults;
     telemetry.answered_seq = board->answered_seq;
     memcpy(telemetry.counts, board->sensors.counts, sizeof telemetry.counts);
     memcpy(telemetry.velocity_cps, board->velocity_cps, sizeof telemetry.velocity_cps);
-    for (int i = 0; i < JOINTS; i++) telemetry.applied[i] = (int16_t)(board->driven[i] / COMMAND_LIMIT[i] * 32767.0f);
+    for (int i = 0; i < JOINTS; i++) telemetry.applied[i] = rounded(board->driven[i] / COMMAND_LIMIT[i] * 32767.0f);
     memcpy(telemetry.gyro, board->sensors.gyro, sizeof telemetry.gyro);
     memcpy(telemetry.accel, board->sensors.accel, sizeof telemetry.accel);
     telemetry.battery = board->sensors.battery;

@@ -15,8 +15,10 @@ struct board {
     /* session.c */
     struct deframer deframer;
     uint8_t link; /* LINK_* */
+    uint8_t refusal; /* ACK_*: why, while the link is refused */
     uint16_t tx_seq;
-    uint32_t session, heard_us, hello_us;
+    uint16_t host_seq; /* newest packet of the greeted host */
+    uint32_t session, host_session, heard_us, hello_us;
     /* safety.c */
     uint8_t mode; /* BOARD_* */
     uint16_t faults, told_faults; /* told: what the last FAULT message said */
@@ -27,9 +29,10 @@ struct board {
     /* the command */
     float wanted[JOINTS], driven[JOINTS]; /* board sign */
     uint32_t commanded_us; /* when the last valid one came, or when the board was armed */
-    uint16_t command_seq, answered_seq;
-    uint8_t command_seen; /* since arming */
-    uint32_t refused_commands;
+    uint32_t deadline_us; /* of that one; after it, it is not obeyed any more */
+    uint32_t driven_us; /* when the one that is being driven came: what the next one's slew is counted from */
+    uint16_t command_seq, answered_seq; /* of what was obeyed last: ARM or COMMAND; COMMAND */
+    uint32_t refused; /* ARMs and COMMANDs that came too late, twice or out of order */
     /* velocity, over one sensor period */
     int32_t last_counts[JOINTS], velocity_cps[JOINTS];
     float velocity_rad_s[JOINTS]; /* joint sign */
@@ -54,7 +57,7 @@ void estimate_lean(struct lean *lean, const struct raw_sensors *sensors, float e
 void judge_sensors(struct board *board);
 void judge_motion(struct board *board);
 void judge_timeout(struct board *board, uint32_t now_us);
-uint8_t arm(struct board *board, uint32_t session, uint32_t now_us); /* ACK_* */
+uint8_t arm(struct board *board, uint32_t session, uint16_t seq, uint32_t now_us); /* ACK_* */
 void disarm(struct board *board);
 void emergency_stop(struct board *board);
 void accept_command(struct board *board, uint16_t seq, const struct msg_command *command, uint32_t now_us);

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-/* CRC-32 (IEEE), four bits at a time: 64 bytes of table instead of 1 KiB, and still 20 MB/s on a Cortex-M4. */
+/* CRC-32 (IEEE), four bits at a time: 64 bytes of table instead of 1 KiB. */
 static const uint32_t CRC_NIBBLE[16] = {
     0x00000000u, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u, 0x4db26158u, 0x5005713cu,
     0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu, 0x9b64c2b0u, 0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu,
@@ -25,28 +25,7 @@ uint32_t crc32(uint32_t seed, const uint8_t *data, uint32_t length) {
     return ~crc;
 }
 
-static int is_open(uint8_t message) {
-    return message == MSG_HELLO || message == MSG_SPEC_READ || message == MSG_SPEC_TEXT;
-}
-
-/* Expected payload of a message, or -1 for a message that does not exist. */
-static int32_t payload_bytes_of(uint8_t message) {
-    switch (message) {
-    case MSG_HELLO: return sizeof(struct msg_hello);
-    case MSG_TELEMETRY: return sizeof(struct msg_telemetry);
-    case MSG_COMMAND: return sizeof(struct msg_command);
-    case MSG_HEARTBEAT: return 0;
-    case MSG_ARM: return sizeof(struct msg_arm);
-    case MSG_DISARM: return 0;
-    case MSG_ESTOP: return 0;
-    case MSG_ACK: return sizeof(struct msg_ack);
-    case MSG_TIME_SYNC: return sizeof(struct msg_time_sync);
-    case MSG_SPEC_READ: return sizeof(struct msg_spec_read);
-    case MSG_SPEC_TEXT: return sizeof(struct msg_spec_text);
-    case MSG_FAULT: return sizeof(struct msg_fault);
-    default: return -1;
-    }
-}
+static uint32_t seed_of(uint8_t message) { return message < MESSAGE_IDS && (OPEN_MESSAGES >> message & 1u) ? OPEN_SEED : CLOSED_SEED; }
 
 /* In place; the decoded bytes never overtake the coded ones. Returns -1 for what is not COBS. */
 static int32_t cobs_decode(uint8_t *data, uint32_t length) {
@@ -91,13 +70,12 @@ static int check(struct deframer *deframer, uint32_t length, struct packet *pack
     memcpy(&packet->header, deframer->coded, HEADER_BYTES);
     uint32_t sent;
     memcpy(&sent, deframer->coded + raw - CRC_BYTES, CRC_BYTES);
-    uint32_t seed = is_open(packet->header.message) ? OPEN_SEED : CLOSED_SEED;
-    if (crc32(seed, deframer->coded, (uint32_t)raw - CRC_BYTES) != sent) return errors->crc++, 0;
+    if (crc32(seed_of(packet->header.message), deframer->coded, (uint32_t)raw - CRC_BYTES) != sent) return errors->crc++, 0;
     /* A HELLO of another protocol is let through: it is how two strangers find out. */
     int ours = packet->header.protocol == PROTOCOL_MAJOR;
     if (!ours && packet->header.message != MSG_HELLO) return errors->protocol++, 0;
     if (packet->header.flags != 0) return errors->flags++, 0;
-    int32_t expected = payload_bytes_of(packet->header.message);
+    int32_t expected = packet->header.message < MESSAGE_IDS ? PAYLOAD_BYTES[packet->header.message] : -1;
     if (expected < 0) return errors->message++, 0;
     if (ours && payload != expected) return errors->payload++, 0;
     packet->payload = deframer->coded + HEADER_BYTES;
@@ -118,16 +96,19 @@ int deframe(struct deframer *deframer, uint8_t byte, struct packet *packet) {
 
 uint32_t enframe(uint8_t *out, uint8_t message, uint16_t seq, uint32_t t_mcu_us, const void *payload, uint32_t payload_bytes) {
     uint8_t raw[MAX_PACKET_BYTES];
+    if (payload_bytes > MAX_PAYLOAD_BYTES) return 0;
     struct header header = {PROTOCOL_MAJOR, message, seq, 0, t_mcu_us};
     memcpy(raw, &header, HEADER_BYTES);
     if (payload_bytes > 0) memcpy(raw + HEADER_BYTES, payload, payload_bytes);
     uint32_t length = HEADER_BYTES + payload_bytes;
-    uint32_t crc = crc32(is_open(message) ? OPEN_SEED : CLOSED_SEED, raw, length);
+    uint32_t crc = crc32(seed_of(message), raw, length);
     memcpy(raw + length, &crc, CRC_BYTES);
     length = cobs_encode(out, raw, length + CRC_BYTES);
     out[length] = 0;
     return length + 1;
 }
+
+int is_newer(uint16_t seq, uint16_t than) { return (int16_t)(uint16_t)(seq - than) > 0; }
 
 uint32_t frame_errors_total(const struct frame_errors *e) {
     return e->length + e->cobs + e->crc + e->protocol + e->flags + e->message + e->payload;

@@ -9,6 +9,8 @@
 #define SLEW_MARGIN 1.25f                             /* over the host's own slew: jitter of arrival must not clip */
 #define LATCHED (FAULT_TILT | FAULT_BAD_NUMBER | FAULT_OVERSPEED | FAULT_LOW_BATTERY | FAULT_BAD_SENSOR)
 
+_Static_assert(BATTERY_CUTOFF_RAW <= 0xffff, "battery.cutoff_v is more than the 16 bits of its reading can say at battery.lsb_per_v");
+
 static float absolute(float x) { return x < 0.0f ? -x : x; }
 
 static int is_finite(float x) { return x - x == 0.0f; }
@@ -86,7 +88,7 @@ void judge_sensors(struct board *board) {
     estimate_lean(&board->lean, &board->sensors, TICK_S);
     if (tilt(&board->lean) > TILT_LIMIT_RAD) latch(board, FAULT_TILT, tilt(&board->lean));
     board->low_battery_ticks = board->sensors.battery < BATTERY_CUTOFF_RAW ? board->low_battery_ticks + 1 : 0;
-    if (board->low_battery_ticks >= LOW_BATTERY_TICKS) latch(board, FAULT_LOW_BATTERY, (float)board->sensors.battery);
+    if (board->low_battery_ticks >= LOW_BATTERY_TICKS) latch(board, FAULT_LOW_BATTERY, (float)board->sensors.battery * BATTERY_V_PER_LSB);
     board->last_sensors = board->sensors;
 }
 
@@ -106,13 +108,15 @@ void judge_motion(struct board *board) {
 }
 
 void judge_timeout(struct board *board, uint32_t now_us) {
-    if (board->mode != BOARD_ARMED || now_us - board->commanded_us <= COMMAND_TIMEOUT_US) return;
+    int silent = now_us - board->commanded_us > COMMAND_TIMEOUT_US;
+    int expired = (int32_t)(board->deadline_us - now_us) < 0; /* the host said for how long its last command is meant */
+    if (board->mode != BOARD_ARMED || !(silent || expired)) return;
     board->mode = FALLBACK_BALANCE_PD ? BOARD_FALLBACK : BOARD_DAMPED;
     latch(board, FAULT_TIMEOUT, (float)(now_us - board->commanded_us) * 1e-6f);
     fallback_start(board);
 }
 
-uint8_t arm(struct board *board, uint32_t session, uint32_t now_us) {
+uint8_t arm(struct board *board, uint32_t session, uint16_t seq, uint32_t now_us) {
     if (session != board->session) return ACK_WRONG_SESSION;
     if (board->mode == BOARD_ESTOP) return ACK_ESTOPPED;
     if (board->mode == BOARD_FAULT) return ACK_FAULT_LATCHED;
@@ -122,8 +126,9 @@ uint8_t arm(struct board *board, uint32_t session, uint32_t now_us) {
     if (board->mode == BOARD_ARMED) return ACK_OK; /* asked twice: the watchdog is not fed by that */
     board->mode = BOARD_ARMED;
     board->faults = FAULT_NONE;
-    board->commanded_us = now_us;
-    board->command_seen = 0;
+    board->commanded_us = board->driven_us = now_us;
+    board->deadline_us = now_us + COMMAND_TIMEOUT_US;
+    board->command_seq = seq; /* a command from before the arming is old, however late it comes */
     memcpy(board->wanted, board->driven, sizeof board->wanted);
     return ACK_OK;
 }
@@ -149,10 +154,9 @@ float limited(float wanted, float last, float limit, float largest_step, uint16_
 /* A command that is late, old or repeated is not obeyed and does not feed the watchdog. */
 void accept_command(struct board *board, uint16_t seq, const struct msg_command *command, uint32_t now_us) {
     int stale = (int32_t)(command->deadline_mcu_us - now_us) < 0;
-    int old = board->command_seen && (int16_t)(uint16_t)(seq - board->command_seq) <= 0;
     if (board->mode != BOARD_ARMED) return;
-    if (stale || old) {
-        board->refused_commands++;
+    if (stale || !is_newer(seq, board->command_seq)) {
+        board->refused++;
         return;
     }
     float wanted[JOINTS];
@@ -163,14 +167,13 @@ void accept_command(struct board *board, uint16_t seq, const struct msg_command 
             return;
         }
     }
-    float elapsed_s = (float)(now_us - board->commanded_us) * 1e-6f;
+    float elapsed_s = (float)(now_us - board->driven_us) * 1e-6f; /* two in one tick share one allowance */
     board->faults &= (uint16_t)~(FAULT_LIMITED | FAULT_SLEWED);
     for (int i = 0; i < JOINTS; i++) {
         float step = COMMAND_SLEW_PER_S[i] * elapsed_s * SLEW_MARGIN;
         board->wanted[i] = limited(wanted[i], board->driven[i], COMMAND_LIMIT[i], step, &board->faults);
     }
     board->commanded_us = now_us;
-    board->command_seq = seq;
-    board->answered_seq = seq;
-    board->command_seen = 1;
+    board->deadline_us = command->deadline_mcu_us;
+    board->command_seq = board->answered_seq = seq;
 }

@@ -16,6 +16,7 @@ void send(struct board *board, struct hal *hal, uint8_t message, const void *pay
 static void send_hello(struct board *board, struct hal *hal, uint32_t now_us) {
     struct msg_hello hello = {.role = ROLE_BOARD, .minor = PROTOCOL_MINOR, .session = board->session};
     memcpy(hello.firmware_fingerprint, FIRMWARE_FINGERPRINT, sizeof hello.firmware_fingerprint);
+    _Static_assert(sizeof ROBOT_MODEL - 1 <= sizeof hello.model, "the robot's name is longer than HELLO can say");
     memcpy(hello.model, ROBOT_MODEL, sizeof ROBOT_MODEL - 1);
     board->hello_us = now_us;
     send(board, hal, MSG_HELLO, &hello, sizeof hello);
@@ -31,13 +32,19 @@ static void on_hello(struct board *board, struct hal *hal, const struct packet *
     int readable = packet->header.protocol == PROTOCOL_MAJOR;
     if (readable) memcpy(&hello, packet->payload, sizeof hello);
     if (readable && hello.role == ROLE_BOARD) return; /* an echo of ourselves */
-    int matches = readable && same(hello.firmware_fingerprint, FIRMWARE_FINGERPRINT, sizeof hello.firmware_fingerprint);
+    int matches = readable && same(hello.firmware_fingerprint, FIRMWARE_FINGERPRINT, sizeof FIRMWARE_FINGERPRINT);
     uint8_t before = board->link;
+    if (matches && (before != LINK_UP || hello.session != board->host_session)) {
+        board->host_session = hello.session; /* its count starts anew */
+        board->host_seq = packet->header.seq;
+    }
     link_event(board, matches ? EVENT_HELLO_MATCHES : EVENT_HELLO_DIFFERS);
-    if (board->link == LINK_REFUSED && board->mode != BOARD_ESTOP) board->mode = BOARD_DISARMED;
+    /* A stranger's greeting stops the obeying, not the motors: the command timeout ends that as it ends every silence. */
+    board->refusal = matches ? ACK_OK : readable ? ACK_WRONG_FINGERPRINT : ACK_WRONG_PROTOCOL;
     if (board->link != before || now_us - board->hello_us > REGREET_US) send_hello(board, hal, now_us);
 }
 
+/* `receive` is when the bytes were taken out of the UART, up to one tick after they came: the host keeps the quickest rounds. */
 static void on_time_sync(struct board *board, struct hal *hal, const struct packet *packet, uint32_t now_us) {
     struct msg_time_sync sync;
     memcpy(&sync, packet->payload, sizeof sync);
@@ -59,11 +66,18 @@ static void on_spec_read(struct board *board, struct hal *hal, const struct pack
     send(board, hal, MSG_SPEC_TEXT, &text, sizeof text);
 }
 
-static void on_arm(struct board *board, struct hal *hal, const struct packet *packet, uint32_t now_us) {
+static void on_arm(struct board *board, struct hal *hal, const struct packet *packet, int newest, uint32_t now_us) {
     struct msg_arm question;
+    if (board->link != LINK_UP) {
+        acknowledge(board, hal, packet, board->link == LINK_REFUSED ? board->refusal : ACK_NOT_GREETED);
+        return;
+    }
+    if (!newest) {
+        board->refused++; /* a copy that was under way for long must not undo the DISARM that came before it */
+        return;
+    }
     memcpy(&question, packet->payload, sizeof question);
-    uint8_t result = board->link != LINK_UP ? ACK_NOT_GREETED : arm(board, question.session, now_us);
-    acknowledge(board, hal, packet, result);
+    acknowledge(board, hal, packet, arm(board, question.session, packet->header.seq, now_us));
 }
 
 static void on_command(struct board *board, const struct packet *packet, uint32_t now_us) {
@@ -74,11 +88,14 @@ static void on_command(struct board *board, const struct packet *packet, uint32_
 }
 
 static void on_packet(struct board *board, struct hal *hal, const struct packet *packet, uint32_t now_us) {
+    uint8_t message = packet->header.message;
+    int newest = message != MSG_HELLO && message != MSG_SPEC_READ && is_newer(packet->header.seq, board->host_seq);
+    if (newest) board->host_seq = packet->header.seq;
     board->heard_us = now_us;
-    switch (packet->header.message) {
+    switch (message) {
     case MSG_HELLO: on_hello(board, hal, packet, now_us); break;
     case MSG_COMMAND: on_command(board, packet, now_us); break;
-    case MSG_ARM: on_arm(board, hal, packet, now_us); break;
+    case MSG_ARM: on_arm(board, hal, packet, newest, now_us); break;
     case MSG_DISARM:
         disarm(board);
         acknowledge(board, hal, packet, ACK_OK);
@@ -91,6 +108,11 @@ static void on_packet(struct board *board, struct hal *hal, const struct packet 
     case MSG_SPEC_READ: on_spec_read(board, hal, packet); break;
     default: break; /* HEARTBEAT has done its work by being heard; the rest is the board's own to say */
     }
+}
+
+static int32_t milli(float value) {
+    float scaled = value * 1000.0f; /* out of range would be undefined */
+    return scaled > 2.0e9f ? 2000000000 : scaled < -2.0e9f ? -2000000000 : (int32_t)scaled;
 }
 
 void session_start(struct board *board, uint32_t now_us) {
@@ -112,7 +134,7 @@ void session_tick(struct board *board, struct hal *hal, uint32_t now_us) {
     }
     if (board->link == LINK_GREETING && now_us - board->hello_us >= HELLO_RETRY_MS * 1000u) send_hello(board, hal, now_us);
     if (board->link == LINK_UP && (board->faults & ~board->told_faults & ~(FAULT_LIMITED | FAULT_SLEWED))) {
-        struct msg_fault fault = {board->mode, board->faults, (int32_t)(board->offender * 1000.0f)};
+        struct msg_fault fault = {board->mode, board->faults, milli(board->offender)};
         send(board, hal, MSG_FAULT, &fault, sizeof fault);
         board->told_faults = board->faults;
     }

@@ -169,6 +169,25 @@ _Static_assert(sizeof(struct msg_fault) == 7, "msg_fault");
 
 #pragma pack(pop)
 
+/* Payload of each message id; -1 is no message. Bits of OPEN_MESSAGES: ids whose CRC starts from OPEN_SEED. */
+#define MESSAGE_IDS 13
+#define OPEN_MESSAGES (1u << MSG_HELLO | 1u << MSG_SPEC_READ | 1u << MSG_SPEC_TEXT)
+static const int16_t PAYLOAD_BYTES[MESSAGE_IDS] = {
+    -1, /* no such message */
+    sizeof(struct msg_hello),
+    sizeof(struct msg_telemetry),
+    sizeof(struct msg_command),
+    0, /* heartbeat */
+    sizeof(struct msg_arm),
+    0, /* disarm */
+    0, /* estop */
+    sizeof(struct msg_ack),
+    sizeof(struct msg_time_sync),
+    sizeof(struct msg_spec_read),
+    sizeof(struct msg_spec_text),
+    sizeof(struct msg_fault),
+};
+
 /* LINK_NEXT[state][event]; role-blind, a pair that is not in the table stays. */
 static const uint8_t LINK_NEXT[4][5] = {
     {LINK_GREETING, LINK_UP, LINK_REFUSED, LINK_DOWN, LINK_DOWN},

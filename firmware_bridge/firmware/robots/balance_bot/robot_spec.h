@@ -18,6 +18,7 @@
 #define HAS_IMU 1
 #define TILT_LIMIT_RAD 0.8f
 #define TILT_ARM_RAD 0.35f
+#define BATTERY_V_PER_LSB 0.001f
 #define GYRO_RAD_S_PER_LSB 0.00026631584f
 #define ACCEL_M_S2_PER_LSB 0.00119706002f
 #define FILTER_S 0.5f
@@ -38,7 +39,7 @@ static const float COMMAND_LIMIT[2] = {1.0f, 1.0f};
 static const float COMMAND_SLEW_PER_S[2] = {50.0f, 50.0f};
 static const float OVERSPEED_RAD_S[2] = {60.0f, 60.0f};
 static const float IMU_SIGN[3] = {1.0f, 1.0f, 1.0f};
-static const uint8_t IMU_AXIS[3] = {0, 1, 2};
+static const uint8_t IMU_AXIS[3] = {0, 1, 2}; /* which sensor axis is body x, y, z */
 static const uint8_t FIRMWARE_FINGERPRINT[8] = {0xc9, 0x81, 0x9c, 0x3f, 0x06, 0xe9, 0xed, 0x2a};
 
 /* What this firmware was built from, for a host that was built from something else. */

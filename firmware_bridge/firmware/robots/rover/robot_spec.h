@@ -18,6 +18,7 @@
 #define HAS_IMU 1
 #define TILT_LIMIT_RAD 0.6f
 #define TILT_ARM_RAD 0.3f
+#define BATTERY_V_PER_LSB 0.001f
 #define GYRO_RAD_S_PER_LSB 0.00026631584f
 #define ACCEL_M_S2_PER_LSB 0.00119706002f
 #define FILTER_S 0.5f
@@ -29,7 +30,7 @@ static const float COMMAND_LIMIT[2] = {1.0f, 1.0f};
 static const float COMMAND_SLEW_PER_S[2] = {10.0f, 10.0f};
 static const float OVERSPEED_RAD_S[2] = {40.0f, 40.0f};
 static const float IMU_SIGN[3] = {1.0f, 1.0f, 1.0f};
-static const uint8_t IMU_AXIS[3] = {0, 1, 2};
+static const uint8_t IMU_AXIS[3] = {0, 1, 2}; /* which sensor axis is body x, y, z */
 static const uint8_t FIRMWARE_FINGERPRINT[8] = {0x26, 0x75, 0x3f, 0x5e, 0xb7, 0xd1, 0x87, 0x86};
 
 /* What this firmware was built from, for a host that was built from something else. */
