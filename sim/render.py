@@ -14,7 +14,7 @@ from edge_dsac.records import Float
 from edge_dsac.spec.robot import RobotSpec
 from sim.mjcf import load_model
 
-WIDTH, HEIGHT = 480, 360
+WIDTH, HEIGHT = 400, 300
 
 
 class RenderError(OSError):

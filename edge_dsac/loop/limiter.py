@@ -6,6 +6,7 @@ Batch shaped like the observer. Rule that must stay true: `applied_action` is th
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,8 @@ class Limiter:
         if self.too_fast(frame.velocity_rad_s):
             command = self.spare_fast_joints(command, frame.velocity_rad_s)
         command = np.maximum(np.minimum(command, self.last + self.slew), self.last - self.slew)
-        changed = np.abs(command - wanted)
         rules: Any = Rule.NONE
-        if self.batch or not changed.max() <= SAME:
+        if self.batch or command.tolist() != wanted.tolist():  # untouched numbers come through as they are, to the last bit
             rules = self.name_rules(wanted, command, frame)
         self.last = command
         return CommandFrame(frame.seq, command, command @ self.to_action, rules)
@@ -60,10 +60,12 @@ class Limiter:
         return CommandFrame(frame.seq, self.last, self.last @ self.to_action, Rule.COAST)
 
     def all_finite(self, command: Float) -> bool:
-        return bool(np.isfinite(command).all()) if self.batch else bool(abs(command.sum()) < np.inf)
+        return bool(np.isfinite(command).all()) if self.batch else math.isfinite(sum(command.tolist()))
 
     def too_fast(self, velocity_rad_s: Float) -> bool:
-        return bool(np.abs(velocity_rad_s).max() > self.slowest_limit)
+        if self.batch:
+            return bool(np.abs(velocity_rad_s).max() > self.slowest_limit)
+        return any(abs(speed) > self.slowest_limit for speed in velocity_rad_s.tolist())
 
     def spare_fast_joints(self, command: Float, velocity_rad_s: Float) -> Float:
         faster = (np.abs(velocity_rad_s) > self.velocity_limit) & (command * velocity_rad_s > 0.0)

@@ -7,6 +7,7 @@ so that a log holds all it needs to be run again.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,9 @@ class Observer:
     def __init__(self, spec: RobotSpec, batch: tuple[int, ...] = ()) -> None:
         self.spec = spec
         self.batch = batch
+        # For one robot plain floats are ten times cheaper than arrays of one; what is computed is the same.
+        self.pick = pick_one if batch == () else pick_many
+        self.arctan2: Any = math.atan2 if batch == () else np.arctan2
         self.layout = ObservationLayout(spec)
         self.vector: Float = np.zeros((*batch, self.layout.size), np.float32)
         self.to_action = ActionLayout(spec).to_action
@@ -84,8 +88,9 @@ class Observer:
 
     def observe(self, frame: SensorFrame) -> Observation:
         elapsed_s = (frame.t_mcu_us - self.last_t_mcu_us) * 1e-6
-        if self.any_fresh or np.any(elapsed_s > LONGEST_GAP_S) or np.any(elapsed_s < 0):
-            elapsed_s = self.start_afresh(frame, elapsed_s)
+        gap = (elapsed_s > LONGEST_GAP_S) | (elapsed_s < 0)
+        if self.any_fresh or (gap if self.batch == () else gap.any()):
+            elapsed_s = self.start_afresh(frame, elapsed_s, gap)
         self.last_t_mcu_us = frame.t_mcu_us
         self.estimate(frame, elapsed_s)
         for older, source, _ in self.shifts:
@@ -99,8 +104,8 @@ class Observer:
         total = vector @ self.nothing  # 0 for finite numbers, NaN otherwise: one product instead of a test per entry
         return Observation(vector, frame.t_mcu_us, total == 0.0)
 
-    def start_afresh(self, frame: SensorFrame, elapsed_s: Any) -> Any:
-        self.fresh = self.fresh | (elapsed_s > LONGEST_GAP_S) | (elapsed_s < 0)
+    def start_afresh(self, frame: SensorFrame, elapsed_s: Any, gap: Any) -> Any:
+        self.fresh = self.fresh | gap
         self.any_fresh = True
         self.integral_m = np.where(self.fresh, 0.0, self.integral_m)
         self.last_position_rad = np.where(self.fresh[..., None], frame.position_rad, self.last_position_rad)
@@ -108,11 +113,11 @@ class Observer:
 
     def estimate(self, frame: SensorFrame, elapsed_s: Any) -> None:
         """Lean by the complementary filter, speed over ground, the leaky integral of its error, dead reckoning."""
-        pitch_rate = frame.gyro_rad_s[..., 1]
+        pitch_rate = self.pick(frame.gyro_rad_s, 1)
         if self.spec.imu:
             self.pitch_rad = self.keep_finite(self.filtered_pitch(frame, pitch_rate, elapsed_s), self.pitch_rad)
         if self.spec.drive:
-            speed = frame.velocity_rad_s @ self.wheel_share_m
+            speed = self.pick(frame.velocity_rad_s @ self.wheel_share_m, None)
             if self.body_share_m:
                 speed = speed + self.body_share_m * pitch_rate
             self.speed_m_s = speed  # NaN shows in the observation, and only there
@@ -121,13 +126,13 @@ class Observer:
             self.integral_m = self.integral_m + elapsed_s * (error - self.integral_m * (1.0 / INTEGRAL_LEAK_S))
         if self.tracker:
             distance = (frame.position_rad - self.last_position_rad) @ self.wheel_share_m
-            turn = frame.gyro_rad_s[..., 2] * elapsed_s
+            turn = self.pick(frame.gyro_rad_s, 2) * elapsed_s
             finite = np.isfinite(distance + turn)
             self.tracker.advance(np.where(finite, distance, 0.0).reshape(-1), np.where(finite, turn, 0.0).reshape(-1))
             self.last_position_rad = frame.position_rad
 
     def filtered_pitch(self, frame: SensorFrame, pitch_rate: Any, elapsed_s: Any) -> Any:
-        by_gravity = np.arctan2(-frame.accel_m_s2[..., 0], frame.accel_m_s2[..., 2])
+        by_gravity = self.arctan2(-self.pick(frame.accel_m_s2, 0), self.pick(frame.accel_m_s2, 2))
         keep = self.filter_s / (self.filter_s + elapsed_s)
         pitch = keep * (self.pitch_rad + pitch_rate * elapsed_s) + (1.0 - keep) * by_gravity
         return np.where(self.fresh, by_gravity, pitch) if self.any_fresh else pitch
@@ -136,7 +141,7 @@ class Observer:
         """A reading that is missing for one frame must not poison the filters for ever."""
         if self.batch:
             return np.where(np.isfinite(new), new, old)
-        return new if abs(new) < 1e9 else old
+        return new if abs(new) < 1e9 else old  # NaN is not smaller than anything
 
     def fill_history(self) -> None:
         for older, _, newest in self.shifts:
@@ -149,14 +154,14 @@ class Observer:
 
     def see_pitch_rad(self, frame: SensorFrame, out: Float) -> None:
         # A missing IMU must show, although the filter itself lives on: NaN - NaN is NaN.
-        accel = frame.accel_m_s2.sum(axis=-1)
+        accel = self.pick(frame.accel_m_s2, 0) + self.pick(frame.accel_m_s2, 1) + self.pick(frame.accel_m_s2, 2)
         out[..., 0] = self.pitch_rad + (accel - accel)
 
     def see_pitch_rate_rad_s(self, frame: SensorFrame, out: Float) -> None:
-        out[..., 0] = frame.gyro_rad_s[..., 1]
+        out[..., 0] = self.pick(frame.gyro_rad_s, 1)
 
     def see_yaw_rate_rad_s(self, frame: SensorFrame, out: Float) -> None:
-        out[..., 0] = frame.gyro_rad_s[..., 2]
+        out[..., 0] = self.pick(frame.gyro_rad_s, 2)
 
     def see_gyro_rad_s(self, frame: SensorFrame, out: Float) -> None:
         out[...] = frame.gyro_rad_s
@@ -211,6 +216,16 @@ class Observer:
     def on_path(self) -> PathTracker:
         assert self.tracker is not None  # only path terms ask, and they make one
         return self.tracker
+
+
+def pick_one(array: Any, entry: int | None) -> float:
+    """One entry (None: the value itself) of a single robot's array, as a plain float."""
+    return float(array) if entry is None else float(array.item(entry))
+
+
+def pick_many(array: Any, entry: int | None) -> Any:
+    """The same of every robot of a batch."""
+    return array if entry is None else array[..., entry]
 
 
 PATH_TERMS = {"cross_track_m", "heading_error", "path_ahead_m", "path_speed_m_s"}

@@ -61,12 +61,13 @@ def decorate(axis: Any, summary: dict[str, Any]) -> None:
 
 def name_modes(axis: Any, summary: dict[str, Any]) -> None:
     """Mode names over the top panel, where there is room for them; and why motion ended."""
-    end = summary["seconds"]
+    end, row = summary["seconds"], 0
     for stretch in summary["modes"]:
         moving = stretch["mode"] in (Mode.RUNNING.name, Mode.COASTING.name)
         text = stretch["mode"] if moving else f"{stretch['mode']}: {stretch['because']}"
         if stretch["for_s"] > 0.04 * end:
-            axis.annotate(text, (stretch["at_s"], 1.02), xycoords=("data", "axes fraction"), fontsize=7, color="#444")
+            axis.annotate(text, (stretch["at_s"], 1.02 + 0.07 * row), xycoords=("data", "axes fraction"), fontsize=7, color="#444")
+            row = 1 - row  # neighbours do not write over one another
     for fault in summary["faults"]:
         axis.annotate(fault["fault"], (fault["at_s"], 0.04), xycoords=("data", "axes fraction"), fontsize=7, color=RED, rotation=90, ha="right")
 
