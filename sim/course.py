@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from edge_dsac.loop.path import Path, make_path, resample
@@ -71,5 +70,3 @@ def draw_loop(generator: np.random.Generator, size_m: float = 2.0) -> Float:
     if generator.random() < 0.5:
         curve = curve[::-1]
     return resample(curve, POINTS)
-
-

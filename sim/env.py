@@ -40,13 +40,17 @@ class EpisodeOptions:
 class RobotVectorEnv(VectorEnv[Float, Float, Float]):
     """`n` robots in one batch. An episode that ended starts again at the next step, as Gymnasium's NEXT_STEP has it."""
 
-    def __init__(self, robot: str | RobotSpec, num_envs: int = 1, options: EpisodeOptions = EpisodeOptions(), seed: int = 0, **choices: Any) -> None:
+    def __init__(
+        self, robot: str | RobotSpec, num_envs: int = 1, options: EpisodeOptions = EpisodeOptions(), seed: int = 0, **choices: Any
+    ) -> None:
         self.robot = load_robot(robot) if isinstance(robot, str) else robot
         known = EpisodeOptions.__dataclass_fields__
         unknown = [name for name in choices if name not in known and name != "render_mode"]
         if unknown:
             raise ValueError(f"{self.robot.model}: unknown option {unknown[0]!r}; known: {', '.join(known)}")
-        self.options = EpisodeOptions(**{**{name: getattr(options, name) for name in known}, **{k: v for k, v in choices.items() if k in known}})
+        self.options = EpisodeOptions(
+            **{**{name: getattr(options, name) for name in known}, **{k: v for k, v in choices.items() if k in known}}
+        )
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
         self.start(seed)
@@ -177,4 +181,6 @@ def register() -> None:
     """Idempotent; done at `import sim`."""
     for name, robot in (("EdgeDsac/BalanceBot-v0", "balance_bot"), ("EdgeDsac/Rover-v0", "rover")):
         if name not in gym.registry:
-            gym.register(name, entry_point="sim.env:RobotEnv", vector_entry_point="sim.env:make_vector", kwargs={"robot": robot}, order_enforce=True)
+            gym.register(
+                name, entry_point="sim.env:RobotEnv", vector_entry_point="sim.env:make_vector", kwargs={"robot": robot}, order_enforce=True
+            )

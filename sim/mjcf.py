@@ -38,7 +38,11 @@ def check_mjcf(spec: RobotSpec, model: mujoco.MjModel, path: str) -> None:
         return SpecError(f"{path}: {what}: the robot file of {spec.model} says {expected}, the model has {got}; change one of the two")
 
     wanted = [joint.name for joint in spec.joints]
-    hinges = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT, i) for i in range(model.njnt) if model.jnt_type[i] == mujoco.mjtJoint.mjJNT_HINGE]
+    hinges = [
+        mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT, i)
+        for i in range(model.njnt)
+        if model.jnt_type[i] == mujoco.mjtJoint.mjJNT_HINGE
+    ]
     if hinges != wanted:
         raise fail("hinge joints in order", wanted, hinges)
     motors = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_ACTUATOR, i) for i in range(model.nu)]
@@ -57,7 +61,8 @@ def check_mjcf(spec: RobotSpec, model: mujoco.MjModel, path: str) -> None:
 
 
 def check_drive(spec: RobotSpec, model: mujoco.MjModel, fail: object) -> None:
-    assert spec.drive is not None and callable(fail)
+    assert spec.drive is not None
+    assert callable(fail)
     for joint in spec.joints:
         radius = model.geom_size[tyre_of(model, joint.name), 0]
         if abs(radius - spec.drive.wheel_radius_m) > LENGTH_TOLERANCE_M:

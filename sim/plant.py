@@ -216,5 +216,3 @@ class SinglePlant:
     def qpos(self) -> Float:
         """Pose for pictures: the model's qpos, then the obstacle's x and y."""
         return np.concatenate([self.plant.qpos(), self.plant.obstacle.position_m[0]])
-
-

@@ -14,7 +14,9 @@ VECTORS = ROOT / "tests" / "vectors" / "dsact.npz"
 
 
 def check(path, *options):
-    done = subprocess.run([sys.executable, str(ROOT / "tools" / "check_vectors.py"), str(path), *options], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "check_vectors.py"), str(path), *options], capture_output=True, text=True, check=False
+    )
     return done.returncode, json.loads(done.stdout)
 
 

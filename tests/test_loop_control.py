@@ -45,7 +45,9 @@ class FakeBoard:
         joints = np.zeros(2)
         accel = np.array([0.0, 0.0, np.nan if self.blind else 9.81])
         applied = self.sent[-1].command if self.sent and self.board == BoardMode.ARMED else joints
-        return SensorFrame(self.seq, self.now_ns // 1000, self.board, Fault.NONE, 0, joints, joints, applied, np.zeros(3), accel, 11.1, np.zeros(0))
+        return SensorFrame(
+            self.seq, self.now_ns // 1000, self.board, Fault.NONE, 0, joints, joints, applied, np.zeros(3), accel, 11.1, np.zeros(0)
+        )
 
     def send(self, command):
         self.sent.append(command)
@@ -255,7 +257,20 @@ def test_taking_over_from_the_boards_fallback_starts_from_its_command(rig):
     loop.arm()
     board.obeys = False
     ticks(3)
-    fallback = SensorFrame(9, 0, BoardMode.FALLBACK, Fault.NONE, 0, np.zeros(2), np.zeros(2), np.array([-0.6, -0.6]), np.zeros(3), np.array([0, 0, 9.81]), 11.1, np.zeros(0))
+    fallback = SensorFrame(
+        9,
+        0,
+        BoardMode.FALLBACK,
+        Fault.NONE,
+        0,
+        np.zeros(2),
+        np.zeros(2),
+        np.array([-0.6, -0.6]),
+        np.zeros(3),
+        np.array([0, 0, 9.81]),
+        11.1,
+        np.zeros(0),
+    )
     loop.limiter.damp(fallback)
     command = loop.limiter.limit(np.array([1.0, 0.0]), replace(fallback, board=BoardMode.ARMED))
     assert command.command == pytest.approx([-0.1, -0.1])  # slew 0.5 per tick from -0.6

@@ -32,7 +32,10 @@ def test_every_way_into_running_goes_through_an_armed_board():
     assert {event for (_, event), following in MODES.items() if following == Mode.ARMED} == {Event.BOARD_ARMED}
 
 
-@pytest.mark.parametrize("event", [Event.LINK_DOWN, Event.BOARD_FAULT, Event.BOARD_STOPPED_OBEYING, Event.LOG_FULL, Event.LOOP_ERROR, Event.STOP, Event.EMERGENCY])
+@pytest.mark.parametrize(
+    "event",
+    [Event.LINK_DOWN, Event.BOARD_FAULT, Event.BOARD_STOPPED_OBEYING, Event.LOG_FULL, Event.LOOP_ERROR, Event.STOP, Event.EMERGENCY],
+)
 @pytest.mark.parametrize("mode", sorted(MOVING))
 def test_every_bad_event_ends_motion(mode, event):
     keeper = ModeKeeper(mode)

@@ -105,7 +105,11 @@ def spec_at(hz: int, folder: Path) -> tuple[RobotSpec, Path]:
 def make_policy(spec: RobotSpec) -> NumpyMlp:
     generator = np.random.default_rng(1)
     sizes = [ObservationLayout(spec).size, HIDDEN, HIDDEN, len(spec.actions)]
-    arrays: dict[str, Any] = {"obs_scale": ObservationLayout(spec).scale, "activation": np.array("gelu"), "policy_fingerprint": np.array(spec.policy_fingerprint)}
+    arrays: dict[str, Any] = {
+        "obs_scale": ObservationLayout(spec).scale,
+        "activation": np.array("gelu"),
+        "policy_fingerprint": np.array(spec.policy_fingerprint),
+    }
     for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
         arrays[f"w{i}"], arrays[f"b{i}"] = generator.normal(size=(b, a)) * 0.02 / np.sqrt(a), np.zeros(b)
     return NumpyMlp(check_weights(arrays, "random", 1, spec), len(spec.actions))
@@ -131,7 +135,9 @@ class Rig:
         self.engine = Timed(make_policy(self.spec), ("act",), size)
         self.limiter = Timed(Limiter(self.spec), ("limit",), size)
         self.log = Timed(Ring.create(folder / f"ring{hz}", self.spec, 4096), ("append",), size)
-        self.loop = ControlLoop(self.spec, self.link, self.observer, Slot(self.engine), self.limiter, self.log, Conduct(rearm=True, overwrite_log=True))
+        self.loop = ControlLoop(
+            self.spec, self.link, self.observer, Slot(self.engine), self.limiter, self.log, Conduct(rearm=True, overwrite_log=True)
+        )
         self.pacer = Pacer(1_000_000_000 // hz)
         self.late_ns, self.busy_ns = np.zeros(size, np.int64), np.zeros(size, np.int64)
 
@@ -249,8 +255,16 @@ def growth(rig: Rig, ticks: int = 100_000) -> dict[str, int]:
 
 
 def machine() -> dict[str, Any]:
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "unknown")
-    return {"cpu": model, "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version(), "numpy": np.__version__}
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "unknown"
+    )
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
 
 
 def table(row: dict[str, Any]) -> str:

@@ -108,7 +108,9 @@ class Case:
     def batch(self, step: int) -> tuple[Batch, Noise]:
         read = [self.given(name, step) for name in ("obs", "act", "rew", "obs2", "done")]
         z = torch.stack((self.given("z1", step), self.given("z2", step)))
-        return Batch(*read, torch.tensor(self.config["gamma"], dtype=self.dtype)), Noise(self.given("eps_pi", step), self.given("eps_next", step), z)
+        return Batch(*read, torch.tensor(self.config["gamma"], dtype=self.dtype)), Noise(
+            self.given("eps_pi", step), self.given("eps_next", step), z
+        )
 
 
 def check_step(case: Case, step: int, state: State, errors: Errors) -> State:
@@ -128,8 +130,12 @@ def check_step(case: Case, step: int, state: State, errors: Errors) -> State:
 def check_gradients(case: Case, step: int, state: State, batch: Batch, noise: Noise, errors: Errors) -> None:
     objective, alpha = case.rates.objective, state.log_alpha.exp()
     targets = critic_targets(state.target_critics, state.target_actor, alpha, batch, noise, case.bounds, objective)
-    of_critics = torch.func.grad(lambda critics: critic_loss(critics, state.m, targets, batch, case.rates.tau_b, objective)[0])(state.critics)
-    of_actor, loss = torch.func.grad_and_value(lambda actor: actor_loss(actor, state.critics, alpha, batch, noise, case.bounds, objective)[0])(state.actor)
+    of_critics = torch.func.grad(lambda critics: critic_loss(critics, state.m, targets, batch, case.rates.tau_b, objective)[0])(
+        state.critics
+    )
+    of_actor, loss = torch.func.grad_and_value(
+        lambda actor: actor_loss(actor, state.critics, alpha, batch, noise, case.bounds, objective)[0]
+    )(state.actor)
     for i in (0, 1):
         errors.compare(f"step {step} gradient q{i + 1}", flatten(one(of_critics, i)), case.arrays[f"{case.name}/grad/q{i + 1}"][step])
     errors.compare(f"step {step} gradient policy", flatten(of_actor), case.arrays[f"{case.name}/grad/policy"][step])
@@ -183,7 +189,9 @@ def check_file(path: Path) -> dict[str, dict[str, Any]]:
     cases = json.loads(path.with_suffix(".json").read_text())["cases"]
     with np.load(path, allow_pickle=False) as arrays:
         found = {name: check_case(Case(name, case, arrays)) for name, case in cases.items()}
-    return {name: {"max_rel_error": errors.largest, "at": errors.at, "dtype": cases[name]["config"]["dtype"]} for name, errors in found.items()}
+    return {
+        name: {"max_rel_error": errors.largest, "at": errors.at, "dtype": cases[name]["config"]["dtype"]} for name, errors in found.items()
+    }
 
 
 def main() -> int:

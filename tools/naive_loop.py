@@ -65,7 +65,12 @@ class NaiveLoop:
         self.torch, self.spec = torch, spec
         self.port = serial.Serial(path, spec.link.baud, timeout=1)
         self.net = torch.nn.Sequential(
-            torch.nn.Linear(11, hidden), torch.nn.GELU(), torch.nn.Linear(hidden, hidden), torch.nn.GELU(), torch.nn.Linear(hidden, 2), torch.nn.Tanh()
+            torch.nn.Linear(11, hidden),
+            torch.nn.GELU(),
+            torch.nn.Linear(hidden, hidden),
+            torch.nn.GELU(),
+            torch.nn.Linear(hidden, 2),
+            torch.nn.Tanh(),
         )
         self.pitch, self.integral, self.last = 0.0, 0.0, [0.0, 0.0]
 
@@ -147,4 +152,10 @@ def compare(count: int = 3000, hidden: int = 64) -> dict[str, Any]:
         still_running = loop.modes.mode == Mode.RUNNING
         ring.path.unlink()
     naive_us, ours_us = spread_us(naive * 1000), spread_us(ours * 1000)
-    return {"naive_us": naive_us, "ours_us": ours_us, "ratio": naive_us["p50"] / ours_us["p50"], "ours_was_running": still_running, "torch": True}
+    return {
+        "naive_us": naive_us,
+        "ours_us": ours_us,
+        "ratio": naive_us["p50"] / ours_us["p50"],
+        "ours_was_running": still_running,
+        "torch": True,
+    }

@@ -24,7 +24,7 @@ def gelu(x: Float) -> Float:
     z = np.abs(x) * INVERSE_ROOT_2
     t = 1.0 / (1.0 + ERF_P * z)
     tail = t * (ERF[0] + t * (ERF[1] + t * (ERF[2] + t * (ERF[3] + t * ERF[4])))) * np.exp(-z * z)
-    return 0.5 * x * (1.0 + np.copysign(1.0 - tail, x))
+    return np.asarray(0.5 * x * (1.0 + np.copysign(1.0 - tail, x)))
 
 
 def relu(x: Float) -> Float:

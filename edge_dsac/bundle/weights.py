@@ -73,7 +73,7 @@ def check_weights(arrays: dict[str, np.ndarray], source: str, identity: int, spe
     if activation not in ACTIVATIONS:
         raise WeightsError(f"{source}: activation {activation!r} is unknown; expected one of {', '.join(ACTIVATIONS)}")
     layout = ObservationLayout(spec)
-    layers = []
+    layers: list[tuple[Float, Float]] = []
     width = layout.size
     while f"w{len(layers)}" in arrays:
         i = len(layers)

@@ -25,7 +25,9 @@ def add(verbs: Any) -> None:
     parser.add_argument("--robot", default="balance_bot", help="a shipped model name, or the path of a robot file (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=25.0, help="how long the loop runs (default: %(default)s)")
     parser.add_argument("--speed", type=float, default=0.25, metavar="M_S", help="forward speed asked for (default: %(default)s)")
-    parser.add_argument("--yaw-rate", type=float, default=0.6, metavar="RAD_S", help="yaw rate asked for, so that it drives a circle (default: %(default)s)")
+    parser.add_argument(
+        "--yaw-rate", type=float, default=0.6, metavar="RAD_S", help="yaw rate asked for, so that it drives a circle (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for log and pictures (default: %(default)s)")
     parser.set_defaults(run=demo)
 
@@ -43,7 +45,9 @@ def demo(args: argparse.Namespace) -> int:
     ])  # fmt: skip
     try:
         wait_for(link, board)
-        print(f"2/4  the loop at {spec.rates.control_hz} Hz for {args.seconds:g} s; the cable is pulled at {unplug_at:g} s for {UNPLUGGED_S:g} s")
+        print(
+            f"2/4  the loop at {spec.rates.control_hz} Hz for {args.seconds:g} s; the cable is pulled at {unplug_at:g} s for {UNPLUGGED_S:g} s"
+        )
         summary = fly(args, link, out)
     finally:
         board.terminate()
@@ -55,7 +59,9 @@ def demo(args: argparse.Namespace) -> int:
     survived = summary["mode"] == "RUNNING" and summary["board_still"]
     timing = summary["flight"]
     print(f"\n{'The robot kept its balance' if survived else 'The run ended early: ' + summary['because']}.")
-    print(f"  {summary['ticks']} ticks, {summary['missed']} missed, lateness p99 {timing['late_us']['p99']:.0f} us; {summary['link'].get('reconnects', 0)} reconnect")
+    print(
+        f"  {summary['ticks']} ticks, {summary['missed']} missed, lateness p99 {timing['late_us']['p99']:.0f} us; {summary['link'].get('reconnects', 0)} reconnect"
+    )
     print(f"  picture  {picture}\n  robot    {gif}\n  log      {out / 'log'}   (edge-dsac log info {out / 'log'})")
     return 0 if survived else 1
 

@@ -43,12 +43,18 @@ def show(args: argparse.Namespace) -> int:
         print(f"{summary['robot']}: no whole step; {summary['torn']} torn, {summary['dropped_bytes']} bytes cut off")
         return 0
     late, busy, age = summary["late_us"], summary["busy_us"], summary["frame_age_us"]
-    print(f"{summary['robot']}: {summary['ticks']} ticks in {summary['seconds']} s: {summary['hz']} Hz of {summary['hz_wanted']}; {summary['missed']} missed")
+    print(
+        f"{summary['robot']}: {summary['ticks']} ticks in {summary['seconds']} s: {summary['hz']} Hz of {summary['hz_wanted']}; {summary['missed']} missed"
+    )
     for name, figures in (("lateness", late), ("own work", busy), ("frame age", age)):
-        print(f"  {name:<10} p50 {figures['p50']:8.1f}  p99 {figures['p99']:8.1f}  p99.9 {figures['p999']:8.1f}  max {figures['max']:9.1f} us")
+        print(
+            f"  {name:<10} p50 {figures['p50']:8.1f}  p99 {figures['p99']:8.1f}  p99.9 {figures['p999']:8.1f}  max {figures['max']:9.1f} us"
+        )
     print(f"  without a fresh frame while moving: {summary['not_fresh']}")
     for stretch in summary["modes"]:
-        print(f"  {stretch['at_s']:9.3f} s  {stretch['mode']:<9} for {stretch['for_s']:8.3f} s  because {stretch['because']}, board {stretch['board']}")
+        print(
+            f"  {stretch['at_s']:9.3f} s  {stretch['mode']:<9} for {stretch['for_s']:8.3f} s  because {stretch['because']}, board {stretch['board']}"
+        )
     for fault in summary["faults"]:
         print(f"  {fault['at_s']:9.3f} s  board fault {fault['fault']}")
     if summary["rules"]:

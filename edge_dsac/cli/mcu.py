@@ -41,9 +41,16 @@ def add(verbs: Any) -> None:
     parser.add_argument("--link", type=Path, metavar="PATH", help="a symbolic link that always points to the port, also after a reconnect")
     parser.add_argument("--seed", type=int, default=0, help="of everything random: sensors, robot, faults (default: %(default)s)")
     parser.add_argument("--fault", action="append", default=[], metavar="FAULT", help="something that goes wrong; may be repeated")
-    parser.add_argument("--hidden", default="nominal", metavar="SET", help="how this robot differs from the design: nominal, full, hidden, or a file (default: %(default)s)")
+    parser.add_argument(
+        "--hidden",
+        default="nominal",
+        metavar="SET",
+        help="how this robot differs from the design: nominal, full, hidden, or a file (default: %(default)s)",
+    )
     parser.add_argument("--still", action="store_true", help="no physics: the robot hangs on a stand (for measuring the loop alone)")
-    parser.add_argument("--lockstep", action="store_true", help="time passes only by what the host sends; two runs with one seed are the same")
+    parser.add_argument(
+        "--lockstep", action="store_true", help="time passes only by what the host sends; two runs with one seed are the same"
+    )
     parser.add_argument("--seconds", type=float, help="end after this long (default: until Ctrl-C)")
     parser.add_argument("--trajectory", type=Path, metavar="FILE", help="keep the robot's pose 25 times a second, for a picture")
     parser.add_argument("--json", action="store_true", help="print what it came to as one JSON object at the end")

@@ -49,15 +49,26 @@ exit codes: 0 flown and stopped as asked; 1 a fault, no board, damped at the end
 
 def add(verbs: Any) -> None:
     parser = verbs.add_parser(
-        "run", help="the control loop: sensors in, policy, motor commands out", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        "run",
+        help="the control loop: sensors in, policy, motor commands out",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--robot", required=True, help="a shipped model name, or the path of a robot file")
     parser.add_argument("--port", required=True, help="serial device of the board")
-    parser.add_argument("--policy", default="baseline", help="`baseline` (the robot file's own controller) or a weights file (default: %(default)s)")
+    parser.add_argument(
+        "--policy", default="baseline", help="`baseline` (the robot file's own controller) or a weights file (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, help="stop after this long (default: until Ctrl-C)")
     parser.add_argument("--speed", type=float, default=0.0, metavar="M_S", help="forward speed asked for, m/s (default: %(default)s)")
-    parser.add_argument("--yaw-rate", type=float, default=0.0, metavar="RAD_S", help="yaw rate asked for, rad/s, left positive (default: %(default)s)")
-    parser.add_argument("--rearm", action="store_true", help="after a lost link or a board restart, ask for the motors again once the link is steady; never after a fault")
+    parser.add_argument(
+        "--yaw-rate", type=float, default=0.0, metavar="RAD_S", help="yaw rate asked for, rad/s, left positive (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rearm",
+        action="store_true",
+        help="after a lost link or a board restart, ask for the motors again once the link is steady; never after a fault",
+    )
     parser.add_argument("--log", type=Path, metavar="FOLDER", help="where the flight log goes (default: runs/<time>-<model>)")
     parser.add_argument("--overwrite-log", action="store_true", help="rather lose old steps than damp the robot when the disk is full")
     parser.add_argument("--no-rt", action="store_true", help="do not ask for SCHED_FIFO and locked memory")
@@ -85,7 +96,9 @@ def run(args: argparse.Namespace) -> int:
     helpers = start_helpers(folder, live=not (args.quiet or args.json))
     link = SerialLink(spec, lambda: open_port(args.port, spec.link.baud), first=port)
     slot = Slot(engine, fade_ticks=max(1, spec.rates.control_hz // 5))
-    loop = ControlLoop(spec, link, make_observer(spec, args), slot, Limiter(spec), ring, Conduct(args.rearm, overwrite_log=args.overwrite_log))
+    loop = ControlLoop(
+        spec, link, make_observer(spec, args), slot, Limiter(spec), ring, Conduct(args.rearm, overwrite_log=args.overwrite_log)
+    )
     stager = start_stager(args.policy, spec, slot)
     grants = [] if args.no_rt else ask_for_realtime(args.cpu)
     for grant in grants:
@@ -156,7 +169,9 @@ def finish_helpers(helpers: list[subprocess.Popen[bytes]]) -> None:
             helper.kill()
 
 
-def report(flight: Flight, loop: ControlLoop, link: SerialLink, grants: list[Grant], folder: Path, stager: Stager | None, args: argparse.Namespace) -> None:
+def report(
+    flight: Flight, loop: ControlLoop, link: SerialLink, grants: list[Grant], folder: Path, stager: Stager | None, args: argparse.Namespace
+) -> None:
     from edge_dsac.steplog import open_log, summarise
 
     summary: dict[str, Any] = {
@@ -183,7 +198,9 @@ def report(flight: Flight, loop: ControlLoop, link: SerialLink, grants: list[Gra
     refusal = link.counters()["refusal"]
     if refusal:
         tell(f"refused to arm: {refusal}")
-    tell(f"{flight.ended.value} in {flight.mode.name} ({flight.because.name}); motors {'off, the board says so' if flight.board_still else 'left to the board: it did not answer'}")
+    tell(
+        f"{flight.ended.value} in {flight.mode.name} ({flight.because.name}); motors {'off, the board says so' if flight.board_still else 'left to the board: it did not answer'}"
+    )
     tell(f"  {flight.ticks} ticks, {flight.missed} missed, {flight.coasted} coasted; log: {folder} (edge-dsac log info {folder})")
 
 
@@ -193,5 +210,3 @@ def tell(text: str) -> None:
 
 def quiet(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-

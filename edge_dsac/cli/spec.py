@@ -40,22 +40,37 @@ def show(args: argparse.Namespace) -> int:
     layout = ObservationLayout(spec)
     if args.json:
         facts = {key: value for key, value in asdict(spec).items() if key not in ("text", "folder")}
-        print(json.dumps({**facts, "firmware_fingerprint": spec.firmware_fingerprint, "policy_fingerprint": spec.policy_fingerprint, "observation_size": layout.size}))
+        print(
+            json.dumps(
+                {
+                    **facts,
+                    "firmware_fingerprint": spec.firmware_fingerprint,
+                    "policy_fingerprint": spec.policy_fingerprint,
+                    "observation_size": layout.size,
+                }
+            )
+        )
         return 0
     rates = spec.rates
     print(f"{spec.model}: {spec.description}")
     print(f"  firmware {spec.firmware_fingerprint}   policy {spec.policy_fingerprint}")
-    print(f"  control {rates.control_hz} Hz, sensors {rates.sensor_hz} Hz, board {rates.board_hz} Hz, timeout {rates.command_timeout_ms} ms, then {spec.safety.fallback}")
+    print(
+        f"  control {rates.control_hz} Hz, sensors {rates.sensor_hz} Hz, board {rates.board_hz} Hz, timeout {rates.command_timeout_ms} ms, then {spec.safety.fallback}"
+    )
     print("  joints (in order)")
     for joint in spec.joints:
-        print(f"    {joint.name:<16} sign {joint.sign:+d}  {joint.counts_per_rad:g} counts/rad  +-{joint.command_limit:g} {joint.command_unit}, {joint.command_slew_per_s:g} per s")
+        print(
+            f"    {joint.name:<16} sign {joint.sign:+d}  {joint.counts_per_rad:g} counts/rad  +-{joint.command_limit:g} {joint.command_unit}, {joint.command_slew_per_s:g} per s"
+        )
     print("  actions")
     for part in spec.actions:
         print(f"    {part.name:<16} " + ", ".join(f"{factor:+g} {joint.name}" for factor, joint in zip(part.mix, spec.joints, strict=True)))
     print(f"  observation ({layout.size} numbers)")
     for entry in spec.observations:
         where = layout.stacked[entry.term]
-        print(f"    [{where.start:3d}:{where.stop:3d}] {entry.term:<24} scale {entry.scale:g}, clip {entry.clip:g}, history {entry.history}   {TERMS[entry.term].meaning}")
+        print(
+            f"    [{where.start:3d}:{where.stop:3d}] {entry.term:<24} scale {entry.scale:g}, clip {entry.clip:g}, history {entry.history}   {TERMS[entry.term].meaning}"
+        )
     return 0
 
 

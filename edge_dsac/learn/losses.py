@@ -59,7 +59,15 @@ class CriticTargets(NamedTuple):
     sample: Tensor  # y_z
 
 
-def critic_targets(target_critics: Params, target_actor: Params, alpha: Tensor, batch: Batch, noise: Noise, bounds: tuple[Tensor, Tensor], objective: Objective) -> CriticTargets:
+def critic_targets(
+    target_critics: Params,
+    target_actor: Params,
+    alpha: Tensor,
+    batch: Batch,
+    noise: Noise,
+    bounds: tuple[Tensor, Tensor],
+    objective: Objective,
+) -> CriticTargets:
     """What both critics should have said, `[batch]` each. No gradient flows."""
     with torch.no_grad():
         mean, std = action_distribution(target_actor, batch.next_obs, objective.activation, objective.log_std_range)
@@ -92,7 +100,9 @@ def bounded_sample(q: Tensor, y_z: Tensor, m: Tensor, objective: Objective) -> T
     return q + torch.minimum(torch.maximum(y_z - q, -width), width)
 
 
-def critic_loss(critics: Params, m: Tensor, targets: CriticTargets, batch: Batch, tau_b: float, objective: Objective) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+def critic_loss(
+    critics: Params, m: Tensor, targets: CriticTargets, batch: Batch, tau_b: float, objective: Objective
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """L_1 + L_2; and (new m, Q, sigma), detached."""
     q, sigma = value_distribution(critics, batch.obs, batch.act, objective.activation)
     m = sigma_means(sigma, m, tau_b)
@@ -121,7 +131,9 @@ def huber_form(q: Tensor, sigma: Tensor, y_q: Tensor, y_b: Tensor, m: Tensor) ->
     return (weight * (for_mean + for_sigma)).mean(dim=-1)
 
 
-def actor_loss(actor: Params, critics: Params, alpha: Tensor, batch: Batch, noise: Noise, bounds: tuple[Tensor, Tensor], objective: Objective) -> tuple[Tensor, Tensor]:
+def actor_loss(
+    actor: Params, critics: Params, alpha: Tensor, batch: Batch, noise: Noise, bounds: tuple[Tensor, Tensor], objective: Objective
+) -> tuple[Tensor, Tensor]:
     """mean(alpha log pi - min Q), with the critics as they were before their step; and log pi, detached."""
     mean, std = action_distribution(actor, batch.obs, objective.activation, objective.log_std_range)
     act, log_prob = squash(mean, std, noise.actor, *bounds)

@@ -48,7 +48,9 @@ def mlp(params: Params, x: Tensor, activation: str) -> Tensor:
     return x
 
 
-def make_params(sizes: tuple[int, ...], generator: torch.Generator, leading: tuple[int, ...] = (), dtype: torch.dtype = torch.float32) -> Params:
+def make_params(
+    sizes: tuple[int, ...], generator: torch.Generator, leading: tuple[int, ...] = (), dtype: torch.dtype = torch.float32
+) -> Params:
     """PyTorch's own initialisation of a Linear: uniform within 1/sqrt(inputs), weights and biases."""
     params: list[Tensor] = []
     for inputs, outputs in zip(sizes, sizes[1:], strict=False):

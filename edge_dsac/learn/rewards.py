@@ -43,7 +43,10 @@ def obstacle_distance_m(see: Reader) -> Any:
 TERMS: dict[str, tuple[Magnitude, tuple[str, ...]]] = {
     "alive": (lambda see: np.ones(see.vector.shape[:-1]), ()),
     "speed_error": (lambda see: np.abs(see("speed_m_s") - see("speed_target_m_s")), ("speed_m_s", "speed_target_m_s")),
-    "yaw_rate_error": (lambda see: np.abs(see("yaw_rate_rad_s") - see("yaw_rate_target_rad_s")), ("yaw_rate_rad_s", "yaw_rate_target_rad_s")),
+    "yaw_rate_error": (
+        lambda see: np.abs(see("yaw_rate_rad_s") - see("yaw_rate_target_rad_s")),
+        ("yaw_rate_rad_s", "yaw_rate_target_rad_s"),
+    ),
     "lean": (lambda see: np.abs(see("pitch_rad")), ("pitch_rad",)),
     "action_rate": (lambda see: np.abs(see.action - see.last_action).mean(axis=-1), ()),
     "path_progress": (lambda see: see("path_speed_m_s"), ("path_speed_m_s",)),
@@ -62,7 +65,9 @@ class Reward:
         for entry in spec.rewards:
             if entry.term not in TERMS:
                 guess = difflib.get_close_matches(entry.term, TERMS, 1)
-                raise SpecError(f"{spec.model}: reward {entry.term!r} is not known; {f'did you mean {guess[0]!r}?' if guess else ', '.join(TERMS)}")
+                raise SpecError(
+                    f"{spec.model}: reward {entry.term!r} is not known; {f'did you mean {guess[0]!r}?' if guess else ', '.join(TERMS)}"
+                )
             magnitude, needs = TERMS[entry.term]
             missing = [need for need in needs if need not in layout.newest]
             if missing:

@@ -85,7 +85,9 @@ def no_moments(params: Params) -> Moments:
     return Moments(tuple(torch.zeros_like(p) for p in params), tuple(torch.zeros_like(p) for p in params))
 
 
-def update(state: State, batch: Batch, noise: Noise, bounds: tuple[Tensor, Tensor], rates: Rates, with_actor: bool) -> tuple[State, Figures]:
+def update(
+    state: State, batch: Batch, noise: Noise, bounds: tuple[Tensor, Tensor], rates: Rates, with_actor: bool
+) -> tuple[State, Figures]:
     """`with_actor` is iteration % delay == 0: a Python bool, so that each of the two forms compiles without a branch."""
     objective = rates.objective
     alpha = state.log_alpha.exp()

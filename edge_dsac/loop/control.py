@@ -18,7 +18,7 @@ from edge_dsac.loop.modes import MOVING, ModeKeeper
 from edge_dsac.loop.observer import Observer
 from edge_dsac.loop.pacer import Pacer
 from edge_dsac.loop.slot import Slot
-from edge_dsac.records import BoardMode, CommandFrame, Event, Fault, Mode, Observation, Rule, SensorFrame, Step
+from edge_dsac.records import BoardMode, CommandFrame, Event, Fault, Float, Mode, Observation, Rule, SensorFrame, Step
 from edge_dsac.spec.robot import RobotSpec
 
 STOPPED_OBEYING = frozenset({BoardMode.DISARMED, BoardMode.DAMPED, BoardMode.FALLBACK})
@@ -68,7 +68,7 @@ class ControlLoop:
         self.max_coast_ticks = spec.rates.max_coast_ticks
         self.frame = blank_frame(spec)  # the last one that came
         self.obs = Observation(np.zeros(observer.layout.size, np.float32), 0, False)
-        self.action = np.zeros(len(spec.actions))
+        self.action: Float = np.zeros(len(spec.actions))
         self.command = limiter.damp(self.frame)
         self.arm_wanted = False
         self.asked_ns = 0

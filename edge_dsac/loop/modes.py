@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from edge_dsac.records import Event, Mode
 
-
 M, E = Mode, Event
 
 MODES: dict[tuple[Mode, Event], Mode] = {

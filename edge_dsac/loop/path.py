@@ -29,7 +29,7 @@ class Path:
     @property
     def length_m(self) -> Float:
         segments = self.points_m.shape[1] - (0 if self.closed else 1)
-        return self.spacing_m * segments
+        return np.asarray(self.spacing_m * segments)
 
 
 def make_path(points_m: Float, closed: bool) -> Path:

@@ -17,7 +17,9 @@ def make_files(name: str) -> dict[str, str]:
     if not name.isidentifier() or len(name) > 15:
         raise SpecError(f"robot name {name!r}: expected letters, digits and _, at most 15, not starting with a digit")
     folder = resources.files("edge_dsac.spec") / "templates"
-    files = {f"{name}{suffix}": (folder / f"robot{suffix}").read_text(encoding="utf-8").replace("NAME", name) for suffix in (".toml", ".xml")}
+    files = {
+        f"{name}{suffix}": (folder / f"robot{suffix}").read_text(encoding="utf-8").replace("NAME", name) for suffix in (".toml", ".xml")
+    }
     robot_from_text(files[f"{name}.toml"], f"{name}.toml")
     return files
 

@@ -145,14 +145,14 @@ class RobotSpec:
     model: str = fact("name of the robot, as in the file name")
     description: str = fact("one line for people")
     mjcf: str = fact("file name of its MuJoCo model")
-    rates: Rates
-    link: LinkFacts
-    battery: Battery
-    safety: Safety
-    joints: tuple[Joint, ...]
-    actions: tuple[ActionPart, ...]
-    observations: tuple[ObservationTerm, ...]
-    rewards: tuple[RewardTerm, ...]
+    rates: Rates = fact("how often what happens")
+    link: LinkFacts = fact("the serial link")
+    battery: Battery = fact("the battery")
+    safety: Safety = fact("what the board enforces by itself")
+    joints: tuple[Joint, ...] = fact("the joints, in THE order")
+    actions: tuple[ActionPart, ...] = fact("what the policy steers")
+    observations: tuple[ObservationTerm, ...] = fact("what the policy sees, in order")
+    rewards: tuple[RewardTerm, ...] = fact("what is rewarded")
     extras: tuple[Extra, ...] = ()
     drive: Drive | None = None
     imu: Imu | None = None

@@ -105,6 +105,7 @@ class Reader:
             raise self.error(where, f"a value of type {hint.__name__}", f"{raw!r}")
         if hint in (int, float):
             low, high = metadata.get("low", -math.inf), metadata.get("high", math.inf)
+            assert isinstance(raw, (int, float))
             if not math.isfinite(raw) or not low <= raw <= high:
                 meaning = f" ({metadata['meaning']})" if metadata.get("meaning") else ""
                 raise self.error(where, f"{low:g} to {high:g}{meaning}", f"{raw:g}")
