@@ -1,0 +1,246 @@
+"""`edge-dsac run` as a user runs it: on a pty, against the virtual board, stopped, killed, unplugged, refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from edge_dsac.bundle.weights import make_weights_file
+from edge_dsac.spec.layout import ObservationLayout
+from edge_dsac.steplog import open_log, summarise
+
+pytestmark = pytest.mark.slow
+EDGE_DSAC = [sys.executable, "-m", "edge_dsac.cli.main"]
+
+
+class Board:
+    """A virtual board in a process of its own."""
+
+    def __init__(self, folder, *options, robot="balance_bot"):
+        self.path = folder / "board"
+        command = [*EDGE_DSAC, "mcu", "--robot", str(robot), "--link", str(self.path), "--seed", "3", "--json", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        give_up = time.monotonic() + 120
+        while not self.path.exists():
+            assert self.process.poll() is None, self.process.stderr.read()
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+
+    def stop(self):
+        self.process.terminate()
+        out, _ = self.process.communicate(timeout=20)
+        return json.loads(out)
+
+
+@pytest.fixture
+def board(tmp_path):
+    running = []
+
+    def start(*options, **more):
+        running.append(Board(tmp_path, *options, **more))
+        return running[-1]
+
+    yield start
+    for one in running:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.communicate()
+
+
+def start_run(board, folder, *options, robot="balance_bot"):
+    command = [*EDGE_DSAC, "run", "--robot", robot, "--port", str(board.path), "--log", str(folder), "--json", *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process, timeout=60):
+    out, said = process.communicate(timeout=timeout)
+    return process.returncode, json.loads(out) if out.strip() else None, said
+
+
+def wait_for_mode(folder, mode, seconds=30):
+    """Until the ring says so."""
+    from edge_dsac.watch.line import Watcher
+
+    give_up, watcher = time.monotonic() + seconds, None
+    while time.monotonic() < give_up:
+        if watcher is None and (folder / "ring").exists():
+            try:
+                watcher = Watcher(folder / "ring")
+            except ValueError:
+                pass  # it is just being made
+        status = watcher.look() if watcher else None
+        if status and status["mode"] == mode:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"never {mode}")
+
+
+def test_a_flight_balances_for_its_time_and_ends_with_the_motors_off(board, tmp_path):
+    one = board()
+    code, summary, said = finish(start_run(one, tmp_path / "log", "--seconds", "5", "--speed", "0.2"))
+    assert code == 0, said
+    assert (summary["ended"], summary["mode"], summary["board_still"]) == ("TIME_UP", "RUNNING", True)
+    log = open_log(tmp_path / "log")
+    assert summarise(log)["gaps"] == 0
+    assert not (tmp_path / "log" / "ring").exists()  # drained and gone
+    tilt = log.columns["obs"][:, ObservationLayout(log.spec).newest["pitch_rad"].start]
+    assert np.abs(tilt[-200:]).max() < 0.2
+    assert one.stop()["mode"] == "DISARMED"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_flight_in_good_order(board, tmp_path, number):
+    one = board()
+    run = start_run(one, tmp_path / "log")
+    wait_for_mode(tmp_path / "log", "RUNNING")
+    run.send_signal(number)
+    code, summary, said = finish(run)
+    assert code == 0, said
+    assert (summary["ended"], summary["board_still"]) == ("ASKED", True)
+    assert open_log(tmp_path / "log").torn == 0
+    assert one.stop()["mode"] == "DISARMED"
+
+
+def test_a_board_that_dies_damps_and_is_reported(board, tmp_path):
+    one = board()
+    run = start_run(one, tmp_path / "log", "--seconds", "6")
+    wait_for_mode(tmp_path / "log", "RUNNING")
+    one.process.kill()
+    code, summary, _ = finish(run)
+    assert code == 1
+    assert summary["mode"] == "DAMPED"
+    assert summary["because"] in ("LINK_DOWN", "COAST_EXHAUSTED")
+    assert not summary["board_still"]
+    modes = [stretch["mode"] for stretch in summary["flight"]["modes"]]
+    assert modes.index("DAMPED") > modes.index("RUNNING")
+
+
+def test_a_pulled_cable_is_survived_and_the_motors_are_taken_again_only_with_rearm(board, tmp_path):
+    one = board("--fault", "disconnect@4+1")
+    code, summary, said = finish(start_run(one, tmp_path / "log", "--seconds", "9", "--rearm"))
+    assert code == 0, said
+    assert summary["link"]["reconnects"] == 1
+    modes = [stretch["mode"] for stretch in summary["flight"]["modes"]]
+    assert "DAMPED" in modes
+    assert summary["mode"] == "RUNNING"
+
+
+def test_without_rearm_a_pulled_cable_leaves_the_robot_to_its_board(board, tmp_path):
+    one = board("--fault", "disconnect@4+0.5")
+    code, summary, _ = finish(start_run(one, tmp_path / "log", "--seconds", "8"))
+    assert code == 1
+    assert summary["mode"] == "DAMPED"
+
+
+def test_lossy_frames_are_coasted_over(board, tmp_path):
+    one = board("--fault", "drop=0.03", "--fault", "bitflip=0.01", "--fault", "duplicate=0.02", "--fault", "reorder=0.01")
+    code, summary, said = finish(start_run(one, tmp_path / "log", "--seconds", "8", "--rearm"))
+    assert code == 0, said
+    assert summary["mode"] in ("RUNNING", "COASTING")
+    assert one.stop()["frames_hurt"] > 50
+
+
+def test_a_board_of_another_robot_is_refused_and_the_differences_are_named(board, tmp_path):
+    one = board(robot="rover")
+    run = start_run(one, tmp_path / "log", "--seconds", "4")
+    code, summary, _ = finish(run)
+    assert code == 3
+    assert summary["mode"] == "FAULT"
+    refusal = summary["link"]["refusal"]
+    assert "the board was built for rover" in refusal
+    assert 'safety.fallback: board "damp", host "balance_pd"' in refusal
+    assert one.stop()["mode"] == "DISARMED"
+
+
+def test_a_second_process_on_the_port_is_refused_by_name(board, tmp_path):
+    one = board()
+    first = start_run(one, tmp_path / "log", "--seconds", "8")
+    wait_for_mode(tmp_path / "log", "RUNNING")
+    code, summary, said = finish(start_run(one, tmp_path / "log2", "--seconds", "2"))
+    assert code == 1
+    assert summary is None
+    assert "another process holds it" in said
+    assert finish(first)[0] == 0
+
+
+def test_a_port_that_does_not_exist_is_named(tmp_path):
+    done = subprocess.run([*EDGE_DSAC, "run", "--robot", "rover", "--port", str(tmp_path / "none")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no such device" in done.stderr
+
+
+def test_a_killed_loop_leaves_a_whole_log_and_a_board_that_balances_by_itself(board, tmp_path):
+    one = board()
+    run = start_run(one, tmp_path / "log")
+    wait_for_mode(tmp_path / "log", "RUNNING")
+    time.sleep(1.0)
+    run.kill()
+    run.communicate()
+    give_up = time.monotonic() + 15
+    while (tmp_path / "log" / "ring").exists() and time.monotonic() < give_up:
+        time.sleep(0.1)  # the recorder outlives the loop until everything is on disk
+    log = open_log(tmp_path / "log")
+    assert log.gaps == 0
+    assert len(log.columns) > 80
+    assert one.stop()["mode"] == "FALLBACK"
+
+
+def test_a_new_policy_file_is_taken_up_in_flight_and_a_bad_one_is_not(board, tmp_path):
+    from edge_dsac.spec.robot import load_robot
+
+    spec = load_robot("balance_bot")
+    one = board("--still")
+    policy = tmp_path / "actor.npz"
+    size = ObservationLayout(spec).size
+
+    def write(scale):
+        layers = [(np.full((4, size), scale), np.zeros(4)), (np.full((2, 4), scale), np.zeros(2))]
+        fresh = tmp_path / "fresh.npz"
+        fresh.write_bytes(make_weights_file(layers, "gelu", spec))
+        os.replace(fresh, policy)
+
+    write(0.01)
+    run = start_run(one, tmp_path / "log", "--policy", str(policy), "--seconds", "6")
+    wait_for_mode(tmp_path / "log", "RUNNING")
+    write(0.02)
+    time.sleep(1.0)
+    policy.write_bytes(b"garbage")
+    code, summary, said = finish(run)
+    assert code == 0, said
+    assert summary["swaps"] == 1
+    assert len(summary["flight"]["bundles"]) == 2
+    assert "not a weights file" in summary["refused_policies"][0]
+    assert "BLEND" in summary["flight"]["rules"]
+
+
+def test_a_dry_run_opens_nothing(tmp_path):
+    command = [*EDGE_DSAC, "run", "--robot", "balance_bot", "--port", "/dev/null-such", "--log", str(tmp_path / "log"), "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "nothing was opened" in done.stdout
+    assert not (tmp_path / "log").exists()
+
+
+def test_the_exported_flight_can_be_read_by_other_tools(board, tmp_path):
+    one = board()
+    code, _, said = finish(start_run(one, tmp_path / "log", "--seconds", "2"))
+    assert code == 0, said
+    for kind in ("csv", "npz", "mcap"):
+        done = subprocess.run([*EDGE_DSAC, "log", "export", str(tmp_path / "log"), "--format", kind, "-o", str(tmp_path / f"out.{kind}")], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
+        assert len(arrays["obs.pitch_rad"]) >= 200
+    assert (tmp_path / "out.csv").read_text().splitlines()[0].startswith("index,")
+    from mcap.reader import make_reader
+
+    with open(tmp_path / "out.mcap", "rb") as file:
+        summary = make_reader(file).get_summary()
+    assert {channel.topic for channel in summary.channels.values()} == {"/frame", "/observation", "/action", "/timing", "/mode"}
+    picture = tmp_path / "run.png"
+    assert subprocess.run([*EDGE_DSAC, "log", "plot", str(tmp_path / "log"), "-o", str(picture)], check=False).returncode == 0
+    assert picture.read_bytes()[:4] == b"\x89PNG"
