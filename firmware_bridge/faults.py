@@ -57,7 +57,9 @@ class Fault:
         return self.start_s <= now_s < self.start_s + self.duration_s
 
 
-PATTERN = re.compile(r"^(?P<kind>[a-z]+)(?::(?P<side>[a-z]+))?(?:=(?P<value>[\d.eE+-]+?))?(?:@(?P<start>[\d.]+)(?:\+(?P<duration>[\d.]+))?)?$")
+PATTERN = re.compile(
+    r"^(?P<kind>[a-z]+)(?::(?P<side>[a-z]+))?(?:=(?P<value>[\d.eE+-]+?))?(?:@(?P<start>[\d.]+)(?:\+(?P<duration>[\d.]+))?)?$"
+)
 
 
 def parse_fault(text: str) -> Fault:

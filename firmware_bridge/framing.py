@@ -76,7 +76,8 @@ class Framer:
         body = HEADER_STRUCT.pack(PROTOCOL_MAJOR, message, self.seq, 0, t_mcu_us) + payload
         self.seq = (self.seq + 1) & 0xFFFF
         seed = OPEN_SEED if message in OPEN_IDS else self.closed_seed
-        return cobs.encode(body + CRC_STRUCT.pack(zlib.crc32(body, seed))) + b"\0"
+        coded: bytes = cobs.encode(body + CRC_STRUCT.pack(zlib.crc32(body, seed)))
+        return coded + b"\0"
 
 
 class Deframer:

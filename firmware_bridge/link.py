@@ -43,7 +43,6 @@ class SerialLink:
         self.port: BytePort | None = first or opener()
         self.deframer = Deframer(spec)
         self.session = Session(spec, Role.HOST, session_id if session_id is not None else int.from_bytes(os.urandom(4), "little") or 1)
-        self.last_frame: SensorFrame | None = None
         self.reconnects = self.reopen_tries = 0
         self.tried_ns = 0
         self.last_error = ""
@@ -65,15 +64,14 @@ class SerialLink:
         except PortGone as error:
             self.lose(error)
             return None
-        fresh = session.take_frame()
-        if fresh is not None:
-            self.last_frame = fresh
-        return fresh
+        return session.take_frame()
 
     def send(self, command: CommandFrame) -> None:
-        if self.last_frame is not None:
+        """Answers the last frame of this boot; before there is one, nothing says how long a command would be good for."""
+        frame = self.session.last_frame
+        if frame is not None:
             self.session.sent_ns = self.clock()
-            self.write(self.session.make_command(command, self.last_frame))
+            self.write(self.session.make_command(command, frame))
 
     def write(self, data: bytes) -> None:
         if self.port is None:
@@ -129,9 +127,10 @@ class SerialLink:
 
     def frame_age_ns(self, now_ns: int) -> int:
         """From the instant the last frame was measured to now; -1 before the clocks were compared."""
-        if self.last_frame is None:
+        frame = self.session.last_frame
+        if frame is None:
             return -1
-        measured_ns = self.session.clock.host_ns_of(self.last_frame.t_mcu_us)
+        measured_ns = self.session.clock.host_ns_of(frame.t_mcu_us)
         return -1 if measured_ns is None else now_ns - measured_ns
 
     def wait(self, timeout_s: float) -> bool:

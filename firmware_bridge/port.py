@@ -37,6 +37,7 @@ class Port:
         self.path, self.device, self.report = path, device, report
         self.fd: int = device.fileno()
         self.short_writes = 0
+        self.torn = False  # the last frame was cut: without a delimiter before it the next one would be lost too
         self.poller = select.poll()
         self.poller.register(self.fd, select.POLLIN)
 
@@ -54,9 +55,11 @@ class Port:
 
     def write(self, data: bytes) -> None:
         """What does not fit is dropped and counted: a frame that is late is worth less than the tick that waits for it."""
+        if self.torn:
+            data = b"\0" + data
         try:
-            if os.write(self.fd, data) != len(data):
-                self.short_writes += 1
+            self.torn = os.write(self.fd, data) != len(data)
+            self.short_writes += self.torn
         except BlockingIOError:
             self.short_writes += 1
         except (OSError, ValueError) as error:
@@ -114,7 +117,8 @@ def ask_low_latency(device: serial.Serial) -> str:
     try:
         device.set_low_latency_mode(True)
     except (OSError, ValueError, NotImplementedError, AttributeError) as error:
-        return "not a UART" if getattr(error, "errno", None) in (errno.ENOTTY, errno.EINVAL) or isinstance(error, ValueError) else str(error)
+        no_uart = isinstance(error, ValueError) or getattr(error, "errno", None) in (errno.ENOTTY, errno.EINVAL)
+        return "not a UART" if no_uart else str(error)
     return "set"
 
 

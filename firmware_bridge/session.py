@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from edge_dsac.records import CommandFrame, Fault, SensorFrame
-from edge_dsac.spec.robot import RobotSpec, differing
+from edge_dsac.spec.robot import RobotSpec
 from firmware_bridge.clock_sync import ClockSync
+from firmware_bridge.facts import FactsReader, describe_differences
+from firmware_bridge.facts import facts_text as facts_text  # the header's generator asks for it here
 from firmware_bridge.framing import Framer, Packet
 from firmware_bridge.messages import (
     HEARTBEAT_MS,
@@ -21,7 +21,6 @@ from firmware_bridge.messages import (
     LINK_TABLE,
     PROTOCOL_MAJOR,
     SILENCE_MS,
-    SPEC_CHUNK_BYTES,
     TIME_SYNC_MS,
     AckResult,
     LinkEvent,
@@ -34,6 +33,10 @@ from firmware_bridge.wire import Wire, make_hello, make_payload, make_spec_text,
 MS = 1_000_000
 REGREET_MS = 50  # an unexpected HELLO is answered, but two sides must not greet each other for ever
 MAX_EVENTS = 64  # nobody may have asked for a long time; the oldest are the least useful
+# Who says what. A packet that only our own side says is an echo (a two-wire bus) or a second host: no sign of life of the other.
+BOTH_SAY = {MessageId.HELLO, MessageId.TIME_SYNC}
+BOARD_SAYS = {MessageId.TELEMETRY, MessageId.ACK, MessageId.FAULT, MessageId.SPEC_TEXT}
+SAYS = {Role.BOARD: frozenset(BOARD_SAYS | BOTH_SAY), Role.HOST: frozenset(set(MessageId) - BOARD_SAYS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class Counters:
     telemetry: int = 0
     lost: int = 0  # packets of the other side that never came, by its sequence numbers
     stale: int = 0  # telemetry that came twice or out of order
+    echoes: int = 0  # packets that only our own side sends
     boots: int = 0
     refused: int = 0
 
@@ -90,15 +94,17 @@ class Session:
         self.counters = Counters()
         self.state = LinkState.DOWN
         self.peer_session: int | None = None
-        self.refusal = ""
+        self.refusal = self.refused_because = ""  # with and without the list of what differs
         self.events: list[Event] = []
         self.newest: Packet | None = None  # telemetry that was not taken yet
+        self.last_frame: SensorFrame | None = None  # the last one taken, of this boot of the board
         self.last_seq: int | None = None
-        self.last_telemetry_seq: int | None = None
+        self.last_shown = (0, 0)  # seq and t_mcu_us of the last telemetry, or of the HELLO before the first
         self.heard_ns = self.hello_ns = self.sent_ns = self.sync_ns = self.asked_ns = -(1 << 62)
+        self.question_ns: int | None = None  # the TIME_SYNC that is not answered yet
         self.replies: list[bytes] = []
-        self.theirs = b""  # the board's own facts, as far as they were read
-        self.theirs_total: int | None = None
+        self.theirs = FactsReader()
+        self.expected = SAYS[Role.BOARD if role == Role.HOST else Role.HOST]
         self.handlers = {
             int(MessageId.HELLO): self.on_hello, int(MessageId.TELEMETRY): self.on_telemetry, int(MessageId.ACK): self.on_ack,
             int(MessageId.FAULT): self.on_fault, int(MessageId.TIME_SYNC): self.on_time_sync,
@@ -108,25 +114,30 @@ class Session:
     # What comes in.
 
     def receive(self, packet: Packet, now_ns: int) -> None:
+        if packet.message not in self.expected:
+            self.counters.echoes += 1
+            return
         self.heard_ns = now_ns
-        if self.last_seq is not None:
-            step = (packet.seq - self.last_seq) & 0xFFFF
-            if 0 < step < 0x8000:
-                self.counters.lost += step - 1
-                self.last_seq = packet.seq
-        else:
-            self.last_seq = packet.seq
+        if packet.message != MessageId.HELLO:
+            self.count_lost(packet.seq)
         handler = self.handlers.get(packet.message)
         if handler is not None:
             handler(packet, now_ns)
 
+    def count_lost(self, seq: int) -> None:
+        step = 1 if self.last_seq is None else (seq - self.last_seq) & 0xFFFF
+        if 0 < step < 0x8000:
+            self.counters.lost += step - 1
+            self.last_seq = seq
+
     def on_telemetry(self, packet: Packet, now_ns: int) -> None:
         if self.state != LinkState.UP:
             return
-        if self.last_telemetry_seq is not None and not 0 < (packet.seq - self.last_telemetry_seq) & 0xFFFF < 0x8000:
+        seq, t_us = self.last_shown
+        if not 0 < (packet.seq - seq) & 0xFFFF < 0x8000 or (packet.t_mcu_us - t_us) & 0xFFFFFFFF >= 1 << 31:
             self.counters.stale += 1
             return
-        self.last_telemetry_seq = packet.seq
+        self.last_shown = (packet.seq, packet.t_mcu_us)
         self.counters.telemetry += 1
         self.newest = packet
 
@@ -136,27 +147,30 @@ class Session:
         if packet is None:
             return None
         self.newest = None
-        return self.wire.decode_telemetry(packet)
+        self.last_frame = self.wire.decode_telemetry(packet)
+        return self.last_frame
 
     def on_hello(self, packet: Packet, now_ns: int) -> None:
         if packet.protocol != PROTOCOL_MAJOR:
-            self.refuse(f"the board speaks protocol {packet.protocol}, this host {PROTOCOL_MAJOR}; flash firmware of this version")
+            why = f"the board speaks protocol {packet.protocol}, this host {PROTOCOL_MAJOR}; flash firmware of this version"
+            self.refuse(why, readable=False)
             return
         hello = parse(MessageId.HELLO, packet.payload)
         if hello["role"] == self.role:
-            return  # our own echo, or a second host on the wire
+            self.counters.echoes += 1
+            return
         session = int(hello["session"])
         if session != self.peer_session:
-            self.meet(session)
-        self.last_seq = packet.seq
-        ours = bytes.fromhex(self.spec.firmware_fingerprint)
-        if hello["firmware_fingerprint"].tobytes() == ours:
-            self.refusal = ""
+            self.meet(session, packet)
+        self.count_lost(packet.seq)
+        model = hello["model"].tobytes().rstrip(b"\0").decode("ascii", "replace")
+        theirs = hello["firmware_fingerprint"].tobytes().hex()
+        if theirs == self.spec.firmware_fingerprint:
             if self.move(LinkEvent.HELLO_MATCHES):
-                self.push(LinkUp(hello["model"].tobytes().rstrip(b"\0").decode("ascii", "replace")))
+                self.refusal = self.refused_because = ""
+                self.last_shown = (packet.seq, packet.t_mcu_us)
+                self.push(LinkUp(model))
         else:
-            model = hello["model"].tobytes().rstrip(b"\0").decode("ascii", "replace")
-            theirs = hello["firmware_fingerprint"].tobytes().hex()
             self.refuse(
                 f"the board was built for {model} firmware {theirs}, this host has {self.spec.model} {self.spec.firmware_fingerprint}"
                 "; flash the board or use its robot file"
@@ -164,21 +178,27 @@ class Session:
         if now_ns - self.hello_ns > REGREET_MS * MS:
             self.replies.append(self.hello(now_ns))
 
-    def meet(self, session: int) -> None:
+    def meet(self, session: int, hello: Packet) -> None:
         """Another boot of the other side than the last one we knew, or the first."""
         if self.peer_session is not None:
             self.counters.boots += 1
             self.push(NewBoot(session))
         self.peer_session = session
-        self.last_telemetry_seq, self.newest = None, None
+        self.last_seq, self.last_shown = hello.seq, (hello.seq, hello.t_mcu_us)
+        self.newest = self.last_frame = self.question_ns = None
         self.wire.reset()
         self.clock.restart()
 
-    def refuse(self, why: str) -> None:
-        if self.move(LinkEvent.HELLO_DIFFERS):
-            self.counters.refused += 1
-            self.refusal, self.theirs, self.theirs_total = why, b"", None
-            self.push(LinkRefused(why))
+    def refuse(self, why: str, readable: bool = True) -> None:
+        """Once for each reason: another board may be plugged in while the link is refused."""
+        self.move(LinkEvent.HELLO_DIFFERS)
+        if why == self.refused_because:
+            return
+        self.counters.refused += 1
+        self.refusal = self.refused_because = why
+        self.theirs = FactsReader(readable)
+        self.newest = None
+        self.push(LinkRefused(why))
 
     def on_ack(self, packet: Packet, now_ns: int) -> None:
         ack = parse(MessageId.ACK, packet.payload)
@@ -190,9 +210,11 @@ class Session:
         self.push(FaultRaised(Fault(int(fault["faults"])), int(fault["milli"]) / 1000))
 
     def on_time_sync(self, packet: Packet, now_ns: int) -> None:
-        host_send, receive, send = (int(v) for v in parse(MessageId.TIME_SYNC, packet.payload))
+        host_send, receive, send = (int(stamp) for stamp in parse(MessageId.TIME_SYNC, packet.payload).tolist())
         if self.role == Role.HOST:
-            full = self.wire.full_time_us
+            if host_send != self.question_ns:
+                return  # the answer to another question than the last: late, doubled, or of another boot
+            self.question_ns, full = None, self.wire.full_time_us
             self.clock.exchange(host_send, full(receive), full(send), now_ns)
         else:
             stamp = now_ns // 1000 & 0xFFFFFFFF
@@ -205,20 +227,13 @@ class Session:
             self.replies.append(self.framer.frame(MessageId.SPEC_TEXT, make_spec_text(facts_text(self.spec.firmware_facts), offset)))
 
     def on_spec_text(self, packet: Packet, now_ns: int) -> None:
-        text = parse(MessageId.SPEC_TEXT, packet.payload)
-        if self.state != LinkState.REFUSED or int(text["offset"]) != len(self.theirs):
+        if self.state != LinkState.REFUSED or not self.theirs.take(packet.payload):
             return
-        length = min(int(text["length"]), SPEC_CHUNK_BYTES)
-        self.theirs += text["data"].tobytes()[:length]
-        self.theirs_total = int(text["total"])
-        if length and len(self.theirs) < self.theirs_total:
-            self.replies.append(self.ask_facts(now_ns))
-        elif length and len(self.theirs) == self.theirs_total:
-            self.refusal += "".join(f"\n  {key}: board {theirs}, host {ours}" for key, ours, theirs in self.differences())
+        if self.theirs.is_complete():
+            self.refusal += describe_differences(self.spec, self.theirs.text)
             self.push(LinkRefused(self.refusal))
-
-    def differences(self) -> list[tuple[str, str, str]]:
-        return differing(self.spec.firmware_facts, parse_facts(self.theirs))
+        else:
+            self.replies.append(self.ask_facts(now_ns))
 
     # What goes out.
 
@@ -231,24 +246,25 @@ class Session:
             self.move(LinkEvent.START)
         if self.state == LinkState.UP:
             if self.role == Role.HOST and now_ns - self.sync_ns >= TIME_SYNC_MS * MS:
-                self.sync_ns = now_ns
+                self.sync_ns = self.question_ns = now_ns
                 out.append(self.framer.frame(MessageId.TIME_SYNC, make_payload(MessageId.TIME_SYNC, host_send_ns=now_ns)))
             elif self.role == Role.HOST and not out and now_ns - self.sent_ns >= HEARTBEAT_MS * MS:
                 out.append(self.framer.frame(MessageId.HEARTBEAT))
         elif now_ns - self.hello_ns >= HELLO_RETRY_MS * MS:
             out.append(self.hello(now_ns))
-        if self.state == LinkState.REFUSED and self.role == Role.HOST and self.wants_facts() and now_ns - self.asked_ns >= HELLO_RETRY_MS * MS:
+        if self.wants_facts() and now_ns - self.asked_ns >= HELLO_RETRY_MS * MS:
             out.append(self.ask_facts(now_ns))
         if out:
             self.sent_ns = now_ns
         return out
 
     def wants_facts(self) -> bool:
-        return self.theirs_total is None or len(self.theirs) < self.theirs_total
+        """While refused, the host reads what the board was built for, to say what differs."""
+        return self.state == LinkState.REFUSED and self.role == Role.HOST and not self.theirs.is_complete()
 
     def ask_facts(self, now_ns: int) -> bytes:
         self.asked_ns = now_ns
-        return self.framer.frame(MessageId.SPEC_READ, make_payload(MessageId.SPEC_READ, offset=len(self.theirs)))
+        return self.framer.frame(MessageId.SPEC_READ, self.theirs.make_question())
 
     def hello(self, now_ns: int) -> bytes:
         self.hello_ns = now_ns
@@ -275,7 +291,8 @@ class Session:
 
     def down(self, because: LinkEvent) -> None:
         if self.move(because):
-            self.newest = None
+            self.newest, self.refused_because = None, ""
+            self.replies.clear()
             self.hello_ns = -(1 << 62)
             self.push(LinkDown(because))
 
@@ -294,17 +311,3 @@ class Session:
     def take_events(self) -> list[Event]:
         events, self.events = self.events, []
         return events
-
-
-def facts_text(facts: dict[str, str]) -> bytes:
-    """As the board holds it: sorted `key = value` lines."""
-    return "\n".join(f"{key} = {facts[key]}" for key in sorted(facts)).encode()
-
-
-def parse_facts(text: bytes) -> dict[str, str]:
-    lines = (line.partition(" = ") for line in text.decode("utf-8", "replace").splitlines())
-    return {key: value for key, found, value in lines if found}
-
-
-def random_session_id(generator: np.random.Generator) -> int:
-    return int(generator.integers(1, 1 << 32))

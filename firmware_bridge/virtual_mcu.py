@@ -258,8 +258,8 @@ def one_tick(board: VirtualBoard, cable: Pty, served: Served, pose: Callable[[],
 
 
 def serve_realtime(
-    board: VirtualBoard, cable: Pty, asked_to_stop: Callable[[], bool], seconds: float | None, pose: Callable[[], Float] | None, served: Served,
-    clock: Callable[[], int], sleep: Callable[[float], None],
+    board: VirtualBoard, cable: Pty, asked_to_stop: Callable[[], bool], seconds: float | None, pose: Callable[[], Float] | None,
+    served: Served, clock: Callable[[], int], sleep: Callable[[float], None],
 ) -> None:  # fmt: skip
     period_ns = 1_000_000_000 // board.spec.rates.board_hz
     due_ns = clock()
@@ -279,8 +279,8 @@ def serve_realtime(
 
 
 def serve_lockstep(
-    board: VirtualBoard, cable: Pty, asked_to_stop: Callable[[], bool], seconds: float | None, pose: Callable[[], Float] | None, served: Served,
-    clock: Callable[[], int], sleep: Callable[[float], None],
+    board: VirtualBoard, cable: Pty, asked_to_stop: Callable[[], bool], seconds: float | None, pose: Callable[[], Float] | None,
+    served: Served, clock: Callable[[], int], sleep: Callable[[float], None],
 ) -> None:  # fmt: skip
     port = LockstepBoard(board)
     last_tick = int(seconds * board.spec.rates.board_hz) if seconds is not None else 1 << 62

@@ -67,7 +67,7 @@ class Wire:
 
     def reset(self) -> None:
         self.last_counts: NDArray[np.int32] | None = None
-        self.total_counts: NDArray[np.int64] = np.zeros(self.joints, np.int64)
+        self.total_counts: NDArray[Any] = np.zeros(self.joints, np.int64)
         self.last_t_us: int | None = None
         self.total_t_us = 0
 
@@ -118,7 +118,8 @@ class Wire:
 
     def command_from_board(self, board_command: Float) -> Float:
         """What the board drives, in joint order and joint sign: for whoever plays the motors."""
-        return np.asarray(board_command, float) * self.sign
+        command: Float = np.asarray(board_command, float) * self.sign
+        return command
 
     def raw_from_readings(self, readings: Readings) -> np.ndarray[Any, np.dtype[np.void]]:
         """What the sensors would have counted: the inverse of decode_telemetry, for whoever plays the sensors."""
@@ -127,7 +128,7 @@ class Wire:
         raw["counts"] = counts.astype(np.int32)  # keeps the low 32 bits: an encoder counter wraps
         raw["gyro"][self.axis_of] = to_i16(readings.gyro_rad_s * self.axis_sign * self.gyro_lsb)
         raw["accel"][self.axis_of] = to_i16(readings.accel_m_s2 * self.axis_sign * self.accel_lsb)
-        raw["battery"] = int(np.clip(np.nan_to_num(float(readings.battery_v) * self.battery_lsb), 0, 65535))
+        raw["battery"] = int(np.clip(np.round(np.nan_to_num(float(readings.battery_v) * self.battery_lsb)), 0, 65535))
         if self.extras:
             raw["extras"] = to_i16(readings.extra * self.extra_lsb)
         return raw

@@ -47,7 +47,9 @@ def open_renderer(spec: RobotSpec, width: int, height: int) -> tuple[Any, Any]:
         return model, mujoco.Renderer(model, height, width)
     except Exception as error:  # each GL platform fails with an exception of its own
         way = os.environ.get("MUJOCO_GL", "its default")
-        raise RenderError(f"cannot draw without a screen by MUJOCO_GL={way}: {error}; apt-get install libegl1 libosmesa6, or set MUJOCO_GL") from None
+        raise RenderError(
+            f"cannot draw without a screen by MUJOCO_GL={way}: {error}; apt-get install libegl1 libosmesa6, or set MUJOCO_GL"
+        ) from None
 
 
 def render_png(spec: RobotSpec, pose: Float, out: Path) -> None:

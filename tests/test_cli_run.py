@@ -169,7 +169,9 @@ def test_a_second_process_on_the_port_is_refused_by_name(board, tmp_path):
 
 
 def test_a_port_that_does_not_exist_is_named(tmp_path):
-    done = subprocess.run([*EDGE_DSAC, "run", "--robot", "rover", "--port", str(tmp_path / "none")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*EDGE_DSAC, "run", "--robot", "rover", "--port", str(tmp_path / "none")], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert "no such device" in done.stderr
 
@@ -231,7 +233,12 @@ def test_the_exported_flight_can_be_read_by_other_tools(board, tmp_path):
     code, _, said = finish(start_run(one, tmp_path / "log", "--seconds", "2"))
     assert code == 0, said
     for kind in ("csv", "npz", "mcap"):
-        done = subprocess.run([*EDGE_DSAC, "log", "export", str(tmp_path / "log"), "--format", kind, "-o", str(tmp_path / f"out.{kind}")], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*EDGE_DSAC, "log", "export", str(tmp_path / "log"), "--format", kind, "-o", str(tmp_path / f"out.{kind}")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
         assert len(arrays["obs.pitch_rad"]) >= 200

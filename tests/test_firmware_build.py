@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from firmware_bridge.build import HOST_FLAGS, build
 from firmware_bridge.errors import BuildFailed
 from firmware_bridge.header import FIRMWARE, c_float, generated_files
 
@@ -32,13 +33,10 @@ def test_the_core_includes_no_library_beyond_string_h():
 
 @pytest.mark.slow
 def test_a_firmware_that_does_not_compile_says_why(bot, tmp_path):
-    import dataclasses
-
-    from firmware_bridge.build import build_host_library
-
-    broken = dataclasses.replace(bot, model='x"y')
-    with pytest.raises(BuildFailed, match="does not compile"):
-        build_host_library(broken, tmp_path)
+    source = tmp_path / "broken.c"
+    source.write_text('#include "board.h"\nint tick_of(struct board *board) { return board->no_such_field; }\n')
+    with pytest.raises(BuildFailed, match="(?s)x.so does not compile.*no member named 'no_such_field'.*the command was"):
+        build(bot, "x.so", (str(source),), HOST_FLAGS, tmp_path)
     assert not list(tmp_path.glob("*.so"))
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from firmware.board_in_c import SESSION, BenchBoard, bench_bot
 
 from edge_dsac.records import BoardMode, Fault
-from firmware.board_in_c import SESSION, BenchBoard, bench_bot
 from firmware_bridge.messages import AckResult, MessageId
 
 

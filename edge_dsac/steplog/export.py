@@ -81,7 +81,11 @@ def write_mcap(log: FlightLog, out: Path) -> None:
             at_ns = log.wall_start_ns + int(row["t_host_ns"]) - start_ns
             messages: dict[str, Any] = {channel: {name: plain(row[name]) for name in fields} for channel, fields in CHANNELS.items()}
             messages["observation"] = dict(zip(labels, plain(row["obs"]), strict=True))
-            messages["mode"] = {"mode": Mode(int(row["mode"])).name, "board": BoardMode(int(row["board"])).name, "because": Event(int(row["because"])).name}
+            messages["mode"] = {
+                "mode": Mode(int(row["mode"])).name,
+                "board": BoardMode(int(row["board"])).name,
+                "because": Event(int(row["because"])).name,
+            }
             for channel, message in messages.items():
                 writer.add_message(channels[channel], at_ns, json.dumps(message).encode(), at_ns, int(row["index"]) & 0xFFFFFFFF)
         writer.finish()
@@ -98,5 +102,3 @@ def plain(value: Any) -> Any:
     if isinstance(listed, list):
         return [plain(item) for item in listed]
     return None if isinstance(listed, float) and listed != listed else listed
-
-

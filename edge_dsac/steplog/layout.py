@@ -21,7 +21,8 @@ MAGIC = b"EDSACLOG"
 VERSION = 1
 HEADER_BYTES = 4096
 PAGE = 4096
-FILE_HEADER = struct.Struct("<8sIIQQQIIIIqqI")
+FILE_HEADER = struct.Struct("<8sIIQQQIIIIqqQQ")
+HEAD_AT, RECORDED_AT, RECORDER_STATE_AT, CLOSED_AT = 24, 32, 40, 44  # the words that change in flight
 FRESH, OBS_OK = 1, 2  # bits of `flags`
 
 
@@ -40,6 +41,7 @@ class FileHeader:
     wall_start_ns: int  # of the wall clock, once, for people; everything else is monotonic
     mono_start_ns: int
     first_index: int
+    writer_start: int  # of the writer's process, in kernel ticks since boot: a process id alone is given away again; 0: not known
 
     @property
     def data_at(self) -> int:
@@ -48,20 +50,27 @@ class FileHeader:
     def pack(self) -> bytes:
         return FILE_HEADER.pack(
             MAGIC, VERSION, self.record_bytes, self.capacity, 0, 0, 0, 0, self.writer_pid, self.spec_bytes, self.wall_start_ns,
-            self.mono_start_ns, self.first_index & 0xFFFFFFFF,
+            self.mono_start_ns, self.first_index, self.writer_start,
         )  # fmt: skip
 
 
-HEAD_AT, RECORDED_AT, RECORDER_STATE_AT, CLOSED_AT = 24, 32, 40, 44
-
-
 def unpack_header(data: bytes, source: str) -> FileHeader:
-    if len(data) < HEADER_BYTES or data[:8] != MAGIC:
+    if data[:8] != MAGIC:
         raise LogError(f"{source}: expected a flight log, got something else (no {MAGIC.decode()} at its start)")
-    _, version, record, capacity, _, _, _, _, pid, spec_bytes, wall, mono, first = FILE_HEADER.unpack_from(data)
+    if len(data) < HEADER_BYTES:
+        raise LogError(f"{source}: cut off within its header ({len(data)} of {HEADER_BYTES} bytes); no step of it can be read")
+    _, version, record, capacity, _, _, _, _, pid, spec_bytes, wall, mono, first, start = FILE_HEADER.unpack_from(data)
     if version != VERSION:
-        raise LogError(f"{source}: log version {version}, this program reads {VERSION}")
-    return FileHeader(record, capacity, spec_bytes, pid, wall, mono, first)
+        raise LogError(f"{source}: log version {version}, this program reads {VERSION}; open it with the edge_dsac that wrote it")
+    return FileHeader(record, capacity, spec_bytes, pid, wall, mono, first, start)
+
+
+def check_record_size(header: FileHeader, layout: RecordLayout, source: str) -> None:
+    if header.record_bytes != layout.bytes:
+        raise LogError(
+            f"{source}: records of {header.record_bytes} bytes, the robot file inside makes {layout.bytes}; "
+            "the file is damaged, or its observation terms had other sizes in the edge_dsac that wrote it"
+        )
 
 
 class RecordLayout:
@@ -92,8 +101,8 @@ class RecordLayout:
         """A record back as the Step it was made from."""
         frame = SensorFrame(
             int(row["seq"]), int(row["t_mcu_us"]), BoardMode(int(row["board"])), Fault(int(row["faults"])), int(row["answered_seq"]),
-            row["position_rad"].copy(), row["velocity_rad_s"].copy(), row["applied"].copy(), row["gyro_rad_s"].copy(), row["accel_m_s2"].copy(),
-            float(row["battery_v"]), row["extra"].copy(),
+            row["position_rad"].copy(), row["velocity_rad_s"].copy(), row["applied"].copy(), row["gyro_rad_s"].copy(),
+            row["accel_m_s2"].copy(), float(row["battery_v"]), row["extra"].copy(),
         )  # fmt: skip
         obs = Observation(row["obs"].copy(), int(row["t_mcu_us"]), bool(row["flags"] & OBS_OK))
         command = CommandFrame(int(row["answers_seq"]), row["command"].copy(), row["applied_action"].copy(), Rule(int(row["rules"])))
@@ -105,4 +114,8 @@ class RecordLayout:
 
 def spec_of(text: bytes, source: str) -> RobotSpec:
     """A log brings its own robot file: it can be read when the robot's has long changed."""
-    return robot_from_text(text.decode("utf-8"), f"{source} (the robot file inside)")
+    inside = f"{source} (the robot file inside)"
+    try:
+        return robot_from_text(text.decode("utf-8"), inside)
+    except UnicodeDecodeError as error:
+        raise LogError(f"{inside}: not text: {error}; the file is damaged") from None

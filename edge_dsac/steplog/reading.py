@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_dsac.records import Step
 from edge_dsac.spec.robot import RobotSpec
-from edge_dsac.steplog.layout import HEADER_BYTES, LogError, RecordLayout, spec_of, unpack_header
+from edge_dsac.steplog.layout import HEADER_BYTES, LogError, RecordLayout, check_record_size, spec_of, unpack_header
 from edge_dsac.steplog.ring import RingReader
 
 
@@ -66,8 +66,7 @@ def read_segment(path: Path) -> FlightLog:
     header = unpack_header(data, str(path))
     spec = spec_of(data[HEADER_BYTES : HEADER_BYTES + header.spec_bytes], str(path))
     layout = RecordLayout(spec)
-    if header.record_bytes != layout.bytes:
-        raise LogError(f"{path}: records of {header.record_bytes} bytes, the robot file inside makes {layout.bytes}")
+    check_record_size(header, layout, str(path))
     body = memoryview(data)[header.data_at :]
     count = len(body) // layout.bytes
     whole = [i for i in range(count) if layout.good(body[i * layout.bytes : (i + 1) * layout.bytes])]
@@ -83,5 +82,10 @@ def join(parts: list[FlightLog], source: str) -> FlightLog:
     rows = np.concatenate([part.columns for part in parts])
     _, first = np.unique(rows["index"], return_index=True)
     return FlightLog(
-        parts[0].spec, rows[first], sum(part.torn for part in parts), sum(part.dropped_bytes for part in parts), parts[0].wall_start_ns, source
+        parts[0].spec,
+        rows[first],
+        sum(part.torn for part in parts),
+        sum(part.dropped_bytes for part in parts),
+        parts[0].wall_start_ns,
+        source,
     )

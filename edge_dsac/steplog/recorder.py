@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from edge_dsac.steplog.layout import HEADER_BYTES, PAGE, FileHeader
@@ -28,7 +29,7 @@ class Segment:
 
     def __init__(self, folder: Path, header: FileHeader, text: bytes, first_index: int) -> None:
         self.path = folder / f"steps-{first_index:012d}.edsl"
-        first = FileHeader(header.record_bytes, 0, header.spec_bytes, header.writer_pid, header.wall_start_ns, header.mono_start_ns, first_index)
+        first = replace(header, capacity=0, first_index=first_index)
         start = first.pack().ljust(HEADER_BYTES, b"\0") + text.ljust(first.data_at - HEADER_BYTES, b"\0")
         self.descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self.size = 0

@@ -25,11 +25,11 @@ from edge_dsac.steplog.layout import (
     HEAD_AT,
     HEADER_BYTES,
     OBS_OK,
-    RECORDED_AT,
     RECORDER_STATE_AT,
     FileHeader,
     LogError,
     RecordLayout,
+    check_record_size,
     spec_of,
     unpack_header,
 )
@@ -50,7 +50,8 @@ class Ring:
         self.path, self.capacity = path, capacity
         self.layout = RecordLayout(spec)
         text = spec.text.encode()
-        self.header = FileHeader(self.layout.bytes, capacity, len(text), os.getpid(), time.time_ns(), time.monotonic_ns(), 0)
+        pid = os.getpid()
+        self.header = FileHeader(self.layout.bytes, capacity, len(text), pid, time.time_ns(), time.monotonic_ns(), 0, started_at(pid))
         size = self.header.data_at + capacity * self.layout.bytes
         self.memory = allocate(path, size)
         self.memory[HEADER_BYTES : HEADER_BYTES + len(text)] = text
@@ -81,8 +82,8 @@ class Ring:
         slot = self.head % self.capacity
         at = self.header.data_at + slot * layout.bytes
         layout.head.pack_into(
-            self.memory, at, self.head, step.t_host_ns, frame.t_mcu_us, step.late_ns, step.busy_ns, step.frame_age_ns, step.bundle_id, frame.seq,
-            frame.answered_seq, command.answers_seq, frame.faults, command.rules, step.mode, step.because, frame.board,
+            self.memory, at, self.head, step.t_host_ns, frame.t_mcu_us, step.late_ns, step.busy_ns, step.frame_age_ns, step.bundle_id,
+            frame.seq, frame.answered_seq, command.answers_seq, frame.faults, command.rules, step.mode, step.because, frame.board,
             FRESH * step.fresh | OBS_OK * bool(step.obs.ok), frame.battery_v,
         )  # fmt: skip
         self.position.pack_into(self.memory, at + layout.head.size, *frame.position_rad.tolist())
@@ -105,6 +106,16 @@ class Ring:
     def close(self) -> None:
         """Says that no more will come. The memory stays: the recorder still drains it."""
         self.memory[CLOSED_AT : CLOSED_AT + 4] = b"\1\0\0\0"
+
+
+def started_at(pid: int) -> int:
+    """When this process started, in kernel ticks since boot; 0 where there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    after_name = text.rpartition(")")[2].split()
+    return 0 if after_name[0] in "ZX" else int(after_name[19])
 
 
 def allocate(path: Path, size: int) -> mmap.mmap:
@@ -137,6 +148,7 @@ class RingReader:
         text = self.memory[HEADER_BYTES : HEADER_BYTES + self.header.spec_bytes]
         self.spec = spec_of(text, str(path))
         self.layout = RecordLayout(self.spec)
+        check_record_size(self.header, self.layout, str(path))
         self.words = np.frombuffer(self.memory, "<u8", 2, HEAD_AT)
         self.cursor = max(0, self.head() - self.header.capacity)
         self.lost = self.torn = 0
@@ -160,13 +172,7 @@ class RingReader:
             self.words[1] = recorded
 
     def writer_alive(self) -> bool:
-        try:
-            os.kill(self.header.writer_pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-        return True
+        return self.header.writer_start == started_at(self.header.writer_pid)
 
     def take(self, most: int = 4096) -> np.ndarray:
         """Whole records from the cursor on, as one structured array; the cursor moves past them."""

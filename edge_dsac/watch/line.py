@@ -39,7 +39,11 @@ def status_of(reader: RingReader, rows: np.ndarray, total: int, seconds: float) 
         "hz": round((len(rows) - 1) / span_s, 1) if span_s > 0 else 0.0,
         "hz_average": round(total / seconds, 1) if seconds > 0 else 0.0,
         "hz_wanted": reader.spec.rates.control_hz,
-        "late_us": {"p50": round(float(np.median(late_us)), 1), "p99": round(float(np.percentile(late_us, 99)), 1), "max": round(float(late_us.max()), 1)},
+        "late_us": {
+            "p50": round(float(np.median(late_us)), 1),
+            "p99": round(float(np.percentile(late_us, 99)), 1),
+            "max": round(float(late_us.max()), 1),
+        },
         "not_fresh": int((np.isin(rows["mode"], MOVING) & ((rows["flags"] & FRESH) == 0)).sum()),
         "faults": faults_text(int(last["faults"])),
         "recorder": reader.recorder_state().name,
@@ -58,7 +62,11 @@ def faults_text(bits: int) -> str:
 
 def line_of(status: dict[str, Any]) -> str:
     late = status["late_us"]
-    parts = [f"{status['mode']:<8}", f"{status['hz']:7.1f} Hz (avg {status['hz_average']:.1f})", f"late {late['p50']:.0f}/{late['p99']:.0f}/{late['max']:.0f} us"]
+    parts = [
+        f"{status['mode']:<8}",
+        f"{status['hz']:7.1f} Hz (avg {status['hz_average']:.1f})",
+        f"late {late['p50']:.0f}/{late['p99']:.0f}/{late['max']:.0f} us",
+    ]
     if "tilt_rad" in status:
         parts.append(f"tilt {np.degrees(status['tilt_rad']):+5.1f} deg")
     if "speed_m_s" in status:

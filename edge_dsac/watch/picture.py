@@ -39,10 +39,8 @@ def draw(log: FlightLog, out: Path) -> None:
     name_modes(top, summary)
     np.atleast_1d(axes)[-1].set_xlabel("seconds")
     late = summary["late_us"]
-    figure.suptitle(
-        f"{log.spec.model}: {summary['ticks']} ticks at {summary['hz']:.2f} Hz of {summary['hz_wanted']}, lateness p50 {late['p50']:.0f} / p99 {late['p99']:.0f} us",
-        fontsize=12,
-    )
+    rate = f"{summary['ticks']} ticks at {summary['hz']:.2f} Hz of {summary['hz_wanted']}"
+    figure.suptitle(f"{log.spec.model}: {rate}, lateness p50 {late['p50']:.0f} / p99 {late['p99']:.0f} us", fontsize=12)
     figure.savefig(out, dpi=110)
     plt.close(figure)
 
@@ -69,7 +67,9 @@ def name_modes(axis: Any, summary: dict[str, Any]) -> None:
             axis.annotate(text, (stretch["at_s"], 1.02 + 0.07 * row), xycoords=("data", "axes fraction"), fontsize=7, color="#444")
             row = 1 - row  # neighbours do not write over one another
     for fault in summary["faults"]:
-        axis.annotate(fault["fault"], (fault["at_s"], 0.04), xycoords=("data", "axes fraction"), fontsize=7, color=RED, rotation=90, ha="right")
+        axis.annotate(
+            fault["fault"], (fault["at_s"], 0.04), xycoords=("data", "axes fraction"), fontsize=7, color=RED, rotation=90, ha="right"
+        )
 
 
 def column(log: FlightLog, rows: np.ndarray, term: str) -> np.ndarray | None:

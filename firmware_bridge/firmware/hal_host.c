@@ -75,6 +75,12 @@ EXPORT uint32_t host_enframe(uint8_t *out, uint8_t message, uint16_t seq, uint32
     return enframe(out, message, seq, t_mcu_us, payload, payload_bytes);
 }
 
+EXPORT uint32_t host_crc32(uint32_t seed, const uint8_t *data, uint32_t length) { return crc32(seed, data, length); }
+
+EXPORT float host_limited(float wanted, float last, float limit, float largest_step, uint16_t *faults) {
+    return limited(wanted, last, limit, largest_step, faults);
+}
+
 EXPORT float host_arctan2(float y, float x) { return arctan2(y, x); }
 
 EXPORT float host_pitch(const void *board) { return ((const struct board *)board)->lean.pitch_rad; }

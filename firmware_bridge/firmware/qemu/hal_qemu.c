@@ -1,4 +1,5 @@
-/* qemu's mps2-an386 as a motor board: UART0 is the host's cable; UART1 carries the plant, sensors in and motors out. */
+/* qemu's mps2-an386 as a motor board: UART0 is the host's cable; UART1 carries the plant, sensors in and motors out.
+ * Addresses and interrupt numbers: Arm's application note AN386, the CMSDK's UART, timer and watchdog. */
 #include "board.h"
 
 #include <string.h>
@@ -13,11 +14,19 @@ struct timer {
 struct systick {
     volatile uint32_t control, reload, value;
 };
+struct watchdog {
+    volatile uint32_t reload, value, control, clear;
+};
+/* Survives a reset. The seed is put there from outside (mps2.ld), for there is no source of randomness here; a board has one. */
+struct boot {
+    uint32_t seed, count;
+};
 
 #define HOST ((struct uart *)0x40004000)
 #define PLANT ((struct uart *)0x40005000)
 #define TIMER ((struct timer *)0x40000000)
 #define SYSTICK ((struct systick *)0xE000E010)
+#define WATCHDOG ((struct watchdog *)0x40008000)
 #define NVIC_ENABLE (*(volatile uint32_t *)0xE000E100)
 #define HOST_RX_IRQ (1u << 0)
 #define PLANT_RX_IRQ (1u << 2)
@@ -25,13 +34,16 @@ struct systick {
 #define RX_FULL 2u
 #define RX_INTERRUPT 2u
 #define BUFFER 1024u /* a power of two */
+#define PATIENCE 1000u /* looks at a full transmitter, some 50 us */
 #define TICKS_PER_US 25u /* the board's 25 MHz */
+/* Resets after twice this long without a tick. Long, because the emulated clock goes on while the machine runs something else. */
+#define WATCHDOG_US 500000u
 
 /* Plant channel, both ways: 0xA5, then the payload and its CRC-32 (OPEN_SEED). Fixed sizes, so no framing beyond the mark. */
 #define MARK 0xA5u
 struct __attribute__((packed)) motors {
     float command[JOINTS];
-    uint8_t mode;
+    uint8_t driving;
     uint32_t now_us;
 };
 
@@ -52,6 +64,7 @@ struct inbox {
 static struct inbox HOST_INBOX, PLANT_INBOX;
 static struct board BOARD;
 static struct hal HAL;
+static volatile struct boot BOOT __attribute__((section(".kept")));
 
 /* The timer counts down and wraps at 32 bits; called often enough (171 s), no count is lost. */
 uint32_t hal_time_us(struct hal *hal) {
@@ -86,10 +99,11 @@ uint32_t hal_serial_read(struct hal *hal, uint8_t *out, uint32_t capacity) {
     return take_out(&HOST_INBOX, out, capacity);
 }
 
+/* A reader that does not read costs one wait, not one per byte: the rest of the frame is lost, and its CRC will tell. */
 static void put(struct uart *uart, const uint8_t *data, uint32_t length) {
-    for (uint32_t i = 0; i < length; i++) {
-        for (uint32_t patience = 0; (uart->state & TX_FULL) && patience < 100000u; patience++) {
-        }
+    for (uint32_t i = 0, patience = PATIENCE; i < length; i++) {
+        while (uart->state & TX_FULL)
+            if (patience-- == 0) return;
         uart->data = data[i];
     }
 }
@@ -120,8 +134,7 @@ void hal_sensors_read(struct hal *hal, struct raw_sensors *out) {
 }
 
 void hal_motors_write(struct hal *hal, const float command[JOINTS], uint8_t driving) {
-    struct motors motors = {.mode = BOARD.mode, .now_us = hal_time_us(hal)};
-    (void)driving;
+    struct motors motors = {.driving = driving, .now_us = hal_time_us(hal)};
     memcpy(motors.command, command, sizeof motors.command);
     uint8_t frame[1 + sizeof motors + CRC_BYTES];
     uint32_t crc = crc32(OPEN_SEED, (const uint8_t *)&motors, sizeof motors);
@@ -137,8 +150,14 @@ void systick_handler(void) { TICKS++; }
 
 /* Sleeps, so that an emulated processor leaves its machine room for the UARTs. Missed ticks are dropped, not made up. */
 void hal_idle(struct hal *hal) {
-    while (TICKS == hal->tick) __asm volatile("wfi");
+    for (;;) {
+        __asm volatile("cpsid i" ::: "memory"); /* a tick between the look and the sleep wakes the sleep */
+        if (TICKS != hal->tick) break;
+        __asm volatile("wfi\n cpsie i" ::: "memory");
+    }
     hal->tick = TICKS;
+    __asm volatile("cpsie i" ::: "memory");
+    WATCHDOG->clear = 1;
 }
 
 static void open_uart(struct uart *uart) {
@@ -158,7 +177,10 @@ int main(void) {
     SYSTICK->value = 0;
     SYSTICK->control = 7;
     for (int i = 0; i < 3; i++) HAL.sensors.gyro[i] = HAL.sensors.accel[i] = NO_READING_I16;
-    board_start(&BOARD, 0x51E3u ^ hal_time_us(&HAL), hal_time_us(&HAL));
+    BOOT.count++;
+    board_start(&BOARD, BOOT.seed + BOOT.count, hal_time_us(&HAL));
+    WATCHDOG->reload = WATCHDOG_US * TICKS_PER_US;
+    WATCHDOG->control = 3; /* the first time it warns, the second it resets */
     for (;;) {
         hal_idle(&HAL);
         board_tick(&BOARD, &HAL);

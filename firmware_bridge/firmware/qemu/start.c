@@ -1,4 +1,4 @@
-/* Reset: memory, then main. Any exception stops the processor: the plant's end of the cable notices the silence. */
+/* Reset: memory, then main. Any exception, the watchdog's warning included, stops the processor, and the watchdog then resets it. */
 #include <stdint.h>
 #include <string.h>
 
