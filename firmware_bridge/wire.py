@@ -6,7 +6,9 @@ and the board's clock (uint32). Knows no port and no session.
 
 from __future__ import annotations
 
+import math
 import struct
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,10 @@ from firmware_bridge.framing import Packet
 from firmware_bridge.messages import MESSAGES, NO_READING_I16, PROTOCOL_MINOR, SPEC_CHUNK_BYTES, MessageId, Role, make_dtype
 
 APPLIED_FULL_SCALE = 32767
-NO_READING_BYTES = struct.pack("<h", NO_READING_I16)
-TELEMETRY_HEAD = struct.Struct("<BBHH")
+HALF_I32 = 1 << 31
 BOARD_MODES = {int(mode): mode for mode in BoardMode}
+FAULTS = {int(fault): fault for fault in Fault}  # one by one: making a flag's member takes longer than decoding the frame
+FAULTS[0] = Fault.NONE
 
 
 def make_raw_dtype(spec: RobotSpec) -> np.dtype[np.void]:
@@ -35,8 +38,9 @@ class Wire:
 
     def __init__(self, spec: RobotSpec) -> None:
         self.joints, self.extras = len(spec.joints), len(spec.extras)
-        self.sign = np.array([float(joint.sign) for joint in spec.joints])
-        self.rad_per_count = self.sign / np.array([joint.counts_per_rad for joint in spec.joints])
+        self.signs = [float(joint.sign) for joint in spec.joints]
+        self.sign = np.array(self.signs)
+        self.rad_per_count = [joint.sign / joint.counts_per_rad for joint in spec.joints]
         self.counts_per_rad = self.sign * np.array([joint.counts_per_rad for joint in spec.joints])
         self.raw_dtype = make_raw_dtype(spec)
         self.make_i16_scales(spec)
@@ -44,9 +48,8 @@ class Wire:
         self.reset()
 
     def make_i16_scales(self, spec: RobotSpec) -> None:
-        """The 16-bit block of TELEMETRY (applied, gyro, accel, battery, extras), put into body axes and SI by one product."""
+        """Of the 16-bit block of TELEMETRY (applied, gyro, accel, battery, extras): whose entry, and how much of its SI unit."""
         joints = self.joints
-        limit = np.array([joint.command_limit for joint in spec.joints])
         axes = spec.imu.axes if spec.imu else ("+x", "+y", "+z")
         self.axis_of = np.array(["xyz".index(axis[1]) for axis in axes])
         self.axis_sign = np.array([1.0 if axis[0] == "+" else -1.0 for axis in axes])
@@ -54,49 +57,41 @@ class Wire:
         self.accel_lsb = spec.imu.accel_lsb_per_m_s2 if spec.imu else 1.0
         self.battery_lsb = spec.battery.lsb_per_v
         self.extra_lsb = np.array([extra.lsb_per_unit for extra in spec.extras])
-        self.order = np.concatenate([
-            np.arange(joints), joints + self.axis_of, joints + 3 + self.axis_of, [joints + 6], joints + 7 + np.arange(self.extras),
-        ]).astype(int)  # fmt: skip
-        self.scale = np.concatenate([
-            limit * self.sign / APPLIED_FULL_SCALE, self.axis_sign / self.gyro_lsb, self.axis_sign / self.accel_lsb,
-            [1.0 / self.battery_lsb], 1.0 / self.extra_lsb,
-        ])  # fmt: skip
-        self.count_i16 = joints + 7 + self.extras
-        self.at_i32 = TELEMETRY_HEAD.size
-        self.at_i16 = self.at_i32 + 8 * joints
+        axes_and_signs = list(zip(self.axis_of.tolist(), self.axis_sign.tolist(), strict=True))
+        self.applied_scale = [joint.command_limit * joint.sign / APPLIED_FULL_SCALE for joint in spec.joints]
+        self.gyro_places = [(joints + axis, sign / self.gyro_lsb) for axis, sign in axes_and_signs]
+        self.accel_places = [(joints + 3 + axis, sign / self.accel_lsb) for axis, sign in axes_and_signs]
+        self.extra_places = [(joints + 7 + i, 1.0 / extra.lsb_per_unit) for i, extra in enumerate(spec.extras)]
+        self.telemetry = struct.Struct(f"<BBHH{2 * joints}i{joints + 6}hH{self.extras}h")
 
     def reset(self) -> None:
-        self.last_counts: NDArray[np.int32] | None = None
-        self.total_counts: NDArray[Any] = np.zeros(self.joints, np.int64)
+        self.last_counts: tuple[int, ...] | None = None
+        self.total_counts: tuple[int, ...] = (0,) * self.joints
         self.last_t_us: int | None = None
         self.total_t_us = 0
 
     def decode_telemetry(self, packet: Packet) -> SensorFrame:
         """In order of sending: the session has dropped what came twice or too late."""
-        payload, joints = packet.payload, self.joints
-        board, _, faults, answered = TELEMETRY_HEAD.unpack_from(payload)
-        i32 = np.frombuffer(payload, "<i4", 2 * joints, self.at_i32)
-        values = np.frombuffer(payload, "<i2", self.count_i16, self.at_i16)[self.order] * self.scale
-        battery_raw = payload[self.at_i16 + 2 * (joints + 6)] | payload[self.at_i16 + 2 * (joints + 6) + 1] << 8  # the one unsigned
-        if NO_READING_BYTES in payload[self.at_i16 :]:
-            self.mark_missing(payload, values)
-        counts = i32[:joints]
-        if self.last_counts is None:
-            self.total_counts = counts.astype(np.int64)
-        else:
-            self.total_counts = self.total_counts + (counts - self.last_counts)  # int32 difference: a wrap is harmless
-        self.last_counts = counts
+        joints = self.joints
+        board, _, faults, answered, *raw = self.telemetry.unpack(packet.payload)
+        counts, speeds, words = tuple(raw[:joints]), raw[joints : 2 * joints], raw[2 * joints :]
+        mode, fault = BOARD_MODES.get(board, BoardMode.FAULT), FAULTS[faults] if faults in FAULTS else Fault(faults)
         return SensorFrame(
-            packet.seq, self.unwrap_clock(packet.t_mcu_us), BOARD_MODES.get(board, BoardMode.FAULT), Fault(faults), answered,
-            self.total_counts * self.rad_per_count, i32[joints:] * self.rad_per_count, values[:joints],
-            values[joints : joints + 3], values[joints + 3 : joints + 6], battery_raw / self.battery_lsb, values[joints + 7 :],
+            packet.seq, self.unwrap_clock(packet.t_mcu_us), mode, fault, answered,
+            tuple(map(mul, self.unwrap_counts(counts), self.rad_per_count)), tuple(map(mul, speeds, self.rad_per_count)),
+            tuple(map(mul, words, self.applied_scale)), readings(words, self.gyro_places), readings(words, self.accel_places),
+            words[joints + 6] / self.battery_lsb, readings(words, self.extra_places),
         )  # fmt: skip
 
-    def mark_missing(self, payload: bytes, values: Float) -> None:
-        """The byte pair was seen somewhere; only where a whole 16-bit field holds it there is no reading."""
-        missing = np.frombuffer(payload, "<i2", self.count_i16, self.at_i16)[self.order] == NO_READING_I16
-        missing[: self.joints] = False
-        values[missing] = np.nan
+    def unwrap_counts(self, counts: tuple[int, ...]) -> tuple[int, ...]:
+        """The board's int32 counters, made whole: they overflow in an hour of driving."""
+        if self.last_counts is None:
+            self.total_counts = counts
+        elif counts != self.last_counts:
+            moved = zip(self.total_counts, counts, self.last_counts, strict=True)
+            self.total_counts = tuple([total + ((new - last + HALF_I32) & 0xFFFFFFFF) - HALF_I32 for total, new, last in moved])
+        self.last_counts = counts
+        return self.total_counts
 
     def unwrap_clock(self, t_us: int) -> int:
         if self.last_t_us is None:
@@ -114,7 +109,7 @@ class Wire:
         return self.total_t_us + (near - (1 << 32) if near >= 1 << 31 else near)
 
     def make_command(self, command: CommandFrame, deadline_mcu_us: int) -> bytes:
-        return self.command.pack(command.answers_seq, deadline_mcu_us & 0xFFFFFFFF, *(command.command * self.sign).tolist())
+        return self.command.pack(command.answers_seq, deadline_mcu_us & 0xFFFFFFFF, *map(mul, command.command, self.signs))
 
     def command_from_board(self, board_command: Float) -> Float:
         """What the board drives, in joint order and joint sign: for whoever plays the motors."""
@@ -132,6 +127,11 @@ class Wire:
         if self.extras:
             raw["extras"] = to_i16(readings.extra * self.extra_lsb)
         return raw
+
+
+def readings(words: list[int], places: list[tuple[int, float]]) -> tuple[float, ...]:
+    """Some of the 16-bit words in SI units; NaN where there was no reading."""
+    return tuple([math.nan if words[i] == NO_READING_I16 else words[i] * scale for i, scale in places])
 
 
 def to_i16(counts: Float) -> NDArray[np.int16]:

@@ -106,12 +106,11 @@ class RobotVectorEnv(VectorEnv[Float, Float, Float]):
             self.begin(again)
         frozen = {name: getattr(self, name)[again].copy() for name in ("last_action",)}
         self.rollout.step(np.asarray(actions, float))
-        command = self.rollout.command
-        assert command is not None
         self.ticks += 1
         truth = self.rollout.plant.truth()
-        reward = np.asarray(self.reward(self.rollout.obs.vector, command.applied_action, self.last_action), float)
-        self.last_action = np.array(command.applied_action)
+        applied = self.rollout.applied_action
+        reward = np.asarray(self.reward(self.rollout.obs.vector, applied, self.last_action), float)
+        self.last_action = applied.copy()
         fallen = np.maximum(np.abs(truth.pitch_rad), np.abs(truth.roll_rad)) > self.robot.safety.tilt_limit_rad
         collided = truth.obstacle_gap_m <= 0.0
         off_path_m = self.course.distance_m(truth.position_m) if self.course else np.zeros(self.num_envs)

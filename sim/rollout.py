@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_dsac.loop.limiter import Limiter
 from edge_dsac.loop.observer import Observer
-from edge_dsac.records import BoardMode, CommandFrame, Fault, Float, SensorFrame
+from edge_dsac.records import BoardMode, Fault, Float, SensorFrame, Values
 from edge_dsac.spec.robot import RobotSpec
 from sim.plant import Plant
 from sim.randomize import Ranges
@@ -27,8 +27,8 @@ class Rollout:
         self.early_ticks = rates.board_hz // rates.control_hz - self.sensor_ticks
         self.period_us = 1_000_000 // rates.control_hz
         self.t_mcu_us = np.zeros(n, np.int64)
-        self.applied: Float = np.zeros((n, len(spec.joints)))
-        self.command: CommandFrame | None = None
+        self.applied: Values = self.limiter.still
+        self.applied_action: Float = np.zeros((n, len(spec.actions)))
         self.look(True)
 
     def look(self, put_down: Any) -> None:
@@ -37,15 +37,16 @@ class Rollout:
         self.obs = self.observer.observe(self.frame)
 
     def step(self, action: Float) -> None:
-        """One control period under `action[n, actions]`; afterwards `frame`, `command` and `obs` are the new ones."""
+        """One control period under `action[n, actions]`; afterwards `frame`, `obs` and `applied_action` are the new ones."""
         command = self.limiter.limit(action, self.frame)
-        self.applied = command.command
+        join = self.limiter.lanes.join
+        driven = join(command.command)
         if self.early_ticks:
-            self.plant.drive(command.command, self.early_ticks)
+            self.plant.drive(driven, self.early_ticks)
         before = self.plant.position_rad()
-        self.plant.drive(command.command, self.sensor_ticks)
+        self.plant.drive(driven, self.sensor_ticks)
         self.t_mcu_us = self.t_mcu_us + self.period_us
-        self.command = command
+        self.applied, self.applied_action = command.command, join(command.applied_action)
         self.frame = self.make_frame(before)
         self.obs = self.observer.observe(self.frame)
 
@@ -53,9 +54,10 @@ class Rollout:
         """As the board makes it: the velocity is the difference of counts over one sensor period."""
         readings = self.plant.sense(at_rest)
         velocity = (readings.position_rad - position_before) * self.spec.rates.sensor_hz
+        split = self.limiter.lanes.split
         return SensorFrame(
-            0, self.t_mcu_us, BoardMode.ARMED, Fault.NONE, 0, readings.position_rad, velocity, self.applied, readings.gyro_rad_s,
-            readings.accel_m_s2, readings.battery_v, readings.extra,
+            0, self.t_mcu_us, BoardMode.ARMED, Fault.NONE, 0, split(readings.position_rad), split(velocity), self.applied,
+            split(readings.gyro_rad_s), split(readings.accel_m_s2), readings.battery_v, split(readings.extra),
         )  # fmt: skip
 
     def reset(self, where: Any = None) -> None:
@@ -64,4 +66,4 @@ class Rollout:
         self.plant.reset(mask)
         self.observer.reset(mask)
         self.limiter.reset(mask)
-        self.applied = np.where(mask[:, None], 0.0, self.applied)
+        self.applied = self.limiter.last

@@ -1,9 +1,9 @@
 """The whole tick against a fake board: arming, coasting, damping, faults, and motors off at every kind of end."""
 
 import gc
+import math
 import sys
 import tracemalloc
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,11 +42,11 @@ class FakeBoard:
         if self.silent or not self.up:
             return None
         self.seq += 1
-        joints = np.zeros(2)
-        accel = np.array([0.0, 0.0, np.nan if self.blind else 9.81])
+        joints = (0.0, 0.0)
+        accel = (0.0, 0.0, math.nan if self.blind else 9.81)
         applied = self.sent[-1].command if self.sent and self.board == BoardMode.ARMED else joints
         return SensorFrame(
-            self.seq, self.now_ns // 1000, self.board, Fault.NONE, 0, joints, joints, applied, np.zeros(3), accel, 11.1, np.zeros(0)
+            self.seq, self.now_ns // 1000, self.board, Fault.NONE, 0, joints, joints, applied, (0.0, 0.0, 0.0), accel, 11.1, ()
         )
 
     def send(self, command):
@@ -263,16 +263,16 @@ def test_taking_over_from_the_boards_fallback_starts_from_its_command(rig):
         BoardMode.FALLBACK,
         Fault.NONE,
         0,
-        np.zeros(2),
-        np.zeros(2),
-        np.array([-0.6, -0.6]),
-        np.zeros(3),
-        np.array([0, 0, 9.81]),
+        (0.0, 0.0),
+        (0.0, 0.0),
+        (-0.6, -0.6),
+        (0.0, 0.0, 0.0),
+        (0.0, 0.0, 9.81),
         11.1,
-        np.zeros(0),
+        (),
     )
     loop.limiter.damp(fallback)
-    command = loop.limiter.limit(np.array([1.0, 0.0]), replace(fallback, board=BoardMode.ARMED))
+    command = loop.limiter.limit(np.array([1.0, 0.0]), fallback._replace(board=BoardMode.ARMED))
     assert command.command == pytest.approx([-0.1, -0.1])  # slew 0.5 per tick from -0.6
 
 

@@ -11,11 +11,14 @@ SPEC = load_robot("balance_bot")  # mix .8/.8 and -.2/.2, limit 1, slew 50 per s
 
 
 def frame(velocity=(0.0, 0.0), applied=(0.0, 0.0), batch=()):
-    joints = np.zeros((*batch, 2))
+    def split(values):
+        """One robot in floats, a batch `[n, 2]` in columns."""
+        return tuple(np.broadcast_to(values, (*batch, 2)).T) if batch else tuple(float(value) for value in values)
+
+    none = split((0.0, 0.0))
     return SensorFrame(
-        7, 0, BoardMode.ARMED, Fault.NONE, 0, joints, joints + np.array(velocity), joints + np.array(applied),
-        np.zeros((*batch, 3)), np.zeros((*batch, 3)), 11.1, np.zeros((*batch, 0)),
-    )  # fmt: skip
+        7, 0, BoardMode.ARMED, Fault.NONE, 0, none, split(velocity), split(applied), none + none[:1], none + none[:1], 11.1, ()
+    )
 
 
 def test_an_action_within_all_limits_is_sent_as_it_is():
@@ -35,7 +38,7 @@ def test_a_fast_change_is_slewed_and_the_rule_is_named():
 
 def test_a_command_beyond_the_limit_is_clamped_and_the_rule_is_named():
     limiter = Limiter(SPEC)
-    limiter.last = np.array([0.9, 0.9])
+    limiter.last = (0.9, 0.9)
     answer = limiter.limit(np.array([2.0, 0.0]), frame())
     assert answer.command == pytest.approx([1.0, 1.0])
     assert answer.rules == Rule.LIMIT
@@ -43,7 +46,7 @@ def test_a_command_beyond_the_limit_is_clamped_and_the_rule_is_named():
 
 def test_a_nan_holds_the_last_command():
     limiter = Limiter(SPEC)
-    limiter.last = np.array([0.3, -0.2])
+    limiter.last = (0.3, -0.2)
     answer = limiter.limit(np.array([np.nan, 0.0]), frame())
     assert answer.command == pytest.approx([0.3, -0.2])
     assert Rule.BAD_NUMBER in Rule(answer.rules)
@@ -87,13 +90,14 @@ def test_a_batch_gives_each_robot_what_it_would_get_alone():
         many = together.limit(action, frame(speed, batch=(8,)))
         for i in range(8):
             one = alone[i].limit(action[i], frame(speed[i]))
-            assert many.command[i] == pytest.approx(one.command, abs=1e-12)
-            assert many.applied_action[i] == pytest.approx(one.applied_action, abs=1e-12)
+            assert np.stack(many.command, -1)[i] == pytest.approx(one.command, abs=1e-12)
+            assert np.stack(many.applied_action, -1)[i] == pytest.approx(one.applied_action, abs=1e-12)
             assert many.rules[i] == one.rules
 
 
 def test_a_reset_robot_of_a_batch_starts_from_zero_and_the_others_do_not():
     limiter = Limiter(SPEC, (2,))
-    limiter.last = np.full((2, 2), 0.9)
+    limiter.last = (np.full(2, 0.9), np.full(2, 0.9))
     limiter.reset(np.array([True, False]))
-    assert limiter.limit(np.full((2, 2), 1.0) * [1.0, 0.0], frame(batch=(2,))).command == pytest.approx(np.array([[0.5, 0.5], [0.8, 0.8]]))
+    command = limiter.limit(np.full((2, 2), 1.0) * [1.0, 0.0], frame(batch=(2,))).command
+    assert np.stack(command, -1) == pytest.approx(np.array([[0.5, 0.5], [0.8, 0.8]]))

@@ -90,4 +90,4 @@ class Reward:
 
     def of_steps(self, earlier: Step, step: Step, after: Step) -> float:
         """From a log: what the action of `step` was worth, seen in `after`, with the action before it in `earlier`."""
-        return float(self(after.obs.vector, step.command.applied_action, earlier.command.applied_action))
+        return float(self(after.obs.vector, np.array(step.command.applied_action), np.array(earlier.command.applied_action)))

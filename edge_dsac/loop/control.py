@@ -6,9 +6,10 @@ and moves the mode (modes.py). Rule that must stay true: a command is sent only 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -138,7 +139,7 @@ class ControlLoop:
 
     def remember(self, start_ns: int, late_ns: int) -> None:
         if self.slot.fading:
-            self.command = replace(self.command, rules=Rule(self.command.rules) | Rule.BLEND)
+            self.command = self.command._replace(rules=self.command.rules | Rule.BLEND)
         age_ns = self.link.frame_age_ns(start_ns)
         busy_ns = self.clock() - start_ns
         self.log.append(
@@ -176,7 +177,5 @@ class ControlLoop:
 
 def blank_frame(spec: RobotSpec) -> SensorFrame:
     """What stands in the log before the first frame: no reading of anything."""
-    joints = np.full(len(spec.joints), np.nan)
-    none = np.full(3, np.nan)
-    extra = np.full(len(spec.extras), np.nan)
-    return SensorFrame(0, 0, BoardMode.DISARMED, Fault.NONE, 0, joints, joints, np.zeros(len(spec.joints)), none, none, float("nan"), extra)
+    joints, three, extra = (math.nan,) * len(spec.joints), (math.nan,) * 3, (math.nan,) * len(spec.extras)
+    return SensorFrame(0, 0, BoardMode.DISARMED, Fault.NONE, 0, joints, joints, (0.0,) * len(spec.joints), three, three, math.nan, extra)

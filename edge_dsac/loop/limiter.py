@@ -1,54 +1,86 @@
 """Action -> CommandFrame: what will really be sent, and the name of every rule that made it differ from what was wanted.
 
 Pure bookkeeping over the last command; the board enforces the same limits again by itself and trusts none of this.
-Batch shaped like the observer. Rule that must stay true: `applied_action` is the command, mapped back to [-1, 1].
+One robot or a batch, like the observer. Rule that must stay true: `applied_action` is the command, mapped back to [-1, 1].
 """
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from edge_dsac.records import CommandFrame, Float, Rule, SensorFrame
+from edge_dsac.loop.lanes import columns_of, make_lanes, mix
+from edge_dsac.records import CommandFrame, Float, Rule, SensorFrame, Values
 from edge_dsac.spec.layout import ActionLayout
 from edge_dsac.spec.robot import RobotSpec
 
 SAME = 1e-9  # commands nearer than this are the same command: float noise is no intervention
+BAD_NUMBER, LIMIT, SLEW, SPEED = int(Rule.BAD_NUMBER), int(Rule.LIMIT), int(Rule.SLEW), int(Rule.SPEED)
+
+
+@dataclass(frozen=True, slots=True)
+class JointLimits:
+    command: float
+    slew: float  # per control tick
+    velocity_rad_s: float
 
 
 class Limiter:
     def __init__(self, spec: RobotSpec, batch: tuple[int, ...] = ()) -> None:
         layout = ActionLayout(spec)
-        self.batch = batch
-        self.to_command, self.to_action = layout.to_command, layout.to_action
-        self.limit_high = layout.command_limit
-        self.limit_low = -self.limit_high
-        self.slew = np.array([joint.command_slew_per_s for joint in spec.joints]) / spec.rates.control_hz
-        self.velocity_limit = np.array([joint.velocity_limit_rad_s for joint in spec.joints])
-        self.slowest_limit = float(self.velocity_limit.min())
-        self.last: Float = np.zeros((*batch, len(spec.joints)))
-        self.still: Float = np.zeros((*batch, len(spec.joints)))
-        self.still_action: Float = np.zeros((*batch, len(spec.actions)))
+        self.lanes = make_lanes(batch)
+        self.to_command, self.to_action = columns_of(layout.to_command), columns_of(layout.to_action)
+        self.joints = [
+            JointLimits(joint.command_limit, joint.command_slew_per_s / spec.rates.control_hz, joint.velocity_limit_rad_s)
+            for joint in spec.joints
+        ]
+        self.bounds = [(joint.command, joint.slew, joint.velocity_rad_s) for joint in self.joints]
+        self.still: Values = (self.lanes.full(0.0),) * len(spec.joints)
+        self.still_action: Values = (self.lanes.full(0.0),) * len(spec.actions)
+        self.last = self.still
 
     def reset(self, where: Any = None) -> None:
         """The motors `where` (a mask of the batch's shape; None: all) are off: the next command starts from zero."""
-        self.last = self.still if where is None else np.where(np.asarray(where)[..., None], 0.0, self.last)
+        self.last = self.still if where is None else tuple(self.lanes.choose(where, 0.0, last) for last in self.last)
 
     def limit(self, action: Float, frame: SensorFrame) -> CommandFrame:
-        wanted = action @ self.to_command
-        command = np.maximum(np.minimum(wanted, self.limit_high), self.limit_low)
-        if not self.all_finite(command):
-            command = np.where(np.isfinite(wanted), command, self.last)
-        if self.too_fast(frame.velocity_rad_s):
-            command = self.spare_fast_joints(command, frame.velocity_rad_s)
-        command = np.maximum(np.minimum(command, self.last + self.slew), self.last - self.slew)
-        rules: Any = Rule.NONE
-        if self.batch or command.tolist() != wanted.tolist():  # untouched numbers come through as they are, to the last bit
-            rules = self.name_rules(wanted, command, frame)
-        self.last = command
-        return CommandFrame(frame.seq, command, command @ self.to_action, rules)
+        actions = self.lanes.split(action)
+        wanted = mix(actions, self.to_command)
+        if not self.lanes.batch and self.is_free(wanted, frame.velocity_rad_s):
+            self.last = wanted  # untouched numbers come through as they are, to the last bit
+            return CommandFrame(frame.seq, wanted, actions, 0)
+        rules: Any = 0
+        sent = []
+        for joint, value, last, velocity in zip(self.joints, wanted, self.last, frame.velocity_rad_s, strict=True):
+            command, bits = self.limit_joint(joint, value, last, velocity)
+            sent.append(command)
+            rules = rules | bits
+        self.last = tuple(sent)
+        return CommandFrame(frame.seq, self.last, mix(self.last, self.to_action), rules)
+
+    def is_free(self, wanted: Values, velocity_rad_s: Values) -> bool:
+        """No rule has anything to say, of one robot: nearly every tick. A NaN anywhere is not free."""
+        for (limit, slew, fastest), value, last, velocity in zip(self.bounds, wanted, self.last, velocity_rad_s, strict=True):
+            if not (-limit <= value <= limit and -slew <= value - last <= slew and -fastest <= velocity <= fastest):
+                return False
+        return True
+
+    def limit_joint(self, joint: JointLimits, wanted: Any, last: Any, velocity_rad_s: Any) -> tuple[Any, Any]:
+        """(what is sent, bits of Rule) of one joint, in the order in which the rules apply."""
+        lanes = self.lanes
+        finite = lanes.is_finite(wanted)
+        clamped = lanes.clamp(wanted, -joint.command, joint.command)
+        too_fast = (abs(velocity_rad_s) > joint.velocity_rad_s) & (clamped * velocity_rad_s > 0.0)  # and would get faster
+        spared = lanes.choose(too_fast, 0.0, clamped)
+        safe = lanes.choose(finite, spared, last)
+        sent = lanes.clamp(safe, last - joint.slew, last + joint.slew)
+        rules = (
+            BAD_NUMBER * (1 - finite)
+            | LIMIT * (finite & (abs(clamped - wanted) > SAME))
+            | SPEED * (finite & too_fast)
+            | SLEW * (abs(sent - safe) > SAME)
+        )
+        return sent, rules
 
     def damp(self, frame: SensorFrame) -> CommandFrame:
         """No motion by our hand. The next command starts from what the motors are doing: zero, or the board's fallback."""
@@ -57,29 +89,4 @@ class Limiter:
 
     def hold(self, frame: SensorFrame) -> CommandFrame:
         """No fresh frame: the last command once more, answering the same frame, so that its deadline does not move."""
-        return CommandFrame(frame.seq, self.last, self.last @ self.to_action, Rule.COAST)
-
-    def all_finite(self, command: Float) -> bool:
-        return bool(np.isfinite(command).all()) if self.batch else math.isfinite(sum(command.tolist()))
-
-    def too_fast(self, velocity_rad_s: Float) -> bool:
-        if self.batch:
-            return bool(np.abs(velocity_rad_s).max() > self.slowest_limit)
-        return any(abs(speed) > self.slowest_limit for speed in velocity_rad_s.tolist())
-
-    def spare_fast_joints(self, command: Float, velocity_rad_s: Float) -> Float:
-        faster = (np.abs(velocity_rad_s) > self.velocity_limit) & (command * velocity_rad_s > 0.0)
-        return np.where(faster, 0.0, command)
-
-    def name_rules(self, wanted: Float, command: Float, frame: SensorFrame) -> Any:
-        """Which rules were at work, per robot of the batch: an int of Rule bits each."""
-        bad = ~np.isfinite(wanted)
-        clamped = np.maximum(np.minimum(wanted, self.limit_high), self.limit_low)
-        spared = self.spare_fast_joints(clamped, frame.velocity_rad_s)
-        bits = (
-            Rule.BAD_NUMBER * bad.any(axis=-1)
-            + Rule.LIMIT * (np.abs(clamped - wanted) > SAME).any(axis=-1)
-            + Rule.SPEED * (spared != clamped).any(axis=-1)
-            + Rule.SLEW * ((np.abs(command - spared) > SAME) & ~bad).any(axis=-1)
-        )
-        return bits if self.batch else Rule(int(bits))
+        return CommandFrame(frame.seq, self.last, mix(self.last, self.to_action), Rule.COAST)

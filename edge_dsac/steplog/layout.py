@@ -23,6 +23,7 @@ HEADER_BYTES = 4096
 PAGE = 4096
 FILE_HEADER = struct.Struct("<8sIIQQQIIIIqqQQ")
 HEAD_AT, RECORDED_AT, RECORDER_STATE_AT, CLOSED_AT = 24, 32, 40, 44  # the words that change in flight
+VALUES = ("position_rad", "velocity_rad_s", "applied", "gyro_rad_s", "accel_m_s2", "extra")
 FRESH, OBS_OK = 1, 2  # bits of `flags`
 
 
@@ -76,8 +77,6 @@ def check_record_size(header: FileHeader, layout: RecordLayout, source: str) -> 
 class RecordLayout:
     """dtype and packing of one robot's records."""
 
-    head = struct.Struct("<QqqqqqQHHHHHBBBBf")
-
     def __init__(self, spec: RobotSpec) -> None:
         self.spec = spec
         joints, extras, actions, obs = len(spec.joints), len(spec.extras), len(spec.actions), ObservationLayout(spec).size
@@ -91,21 +90,24 @@ class RecordLayout:
             ("command", "<f4", (joints,)), ("crc", "<u4"),
         ])  # fmt: skip
         self.bytes = self.dtype.itemsize
-        self.floats_at = self.head.size + 8 * joints
-        self.floats = (self.bytes - 4 - self.floats_at) // 4
+        floats = 2 * joints + 6 + extras  # up to the observation, which is copied as it is
+        self.head = struct.Struct(f"<QqqqqqQHHHHHBBBBf{joints}d{floats}f")
+        self.tail = struct.Struct(f"<{2 * actions + joints}f")
+        self.obs_end = self.head.size + 4 * obs
 
     def good(self, record: memoryview | bytes) -> bool:
         return zlib.crc32(record[: self.bytes - 4]) == int.from_bytes(record[self.bytes - 4 : self.bytes], "little")
 
     def step(self, row: np.void) -> Step:
         """A record back as the Step it was made from."""
+        values = {name: tuple(row[name].tolist()) for name in VALUES}
         frame = SensorFrame(
-            int(row["seq"]), int(row["t_mcu_us"]), BoardMode(int(row["board"])), Fault(int(row["faults"])), int(row["answered_seq"]),
-            row["position_rad"].copy(), row["velocity_rad_s"].copy(), row["applied"].copy(), row["gyro_rad_s"].copy(),
-            row["accel_m_s2"].copy(), float(row["battery_v"]), row["extra"].copy(),
+            seq=int(row["seq"]), t_mcu_us=int(row["t_mcu_us"]), board=BoardMode(int(row["board"])), faults=Fault(int(row["faults"])),
+            answered_seq=int(row["answered_seq"]), battery_v=float(row["battery_v"]), **values,
         )  # fmt: skip
         obs = Observation(row["obs"].copy(), int(row["t_mcu_us"]), bool(row["flags"] & OBS_OK))
-        command = CommandFrame(int(row["answers_seq"]), row["command"].copy(), row["applied_action"].copy(), Rule(int(row["rules"])))
+        sent, applied = tuple(row["command"].tolist()), tuple(row["applied_action"].tolist())
+        command = CommandFrame(int(row["answers_seq"]), sent, applied, Rule(int(row["rules"])))
         return Step(
             frame, obs, row["action"].copy(), command, int(row["bundle_id"]), Mode(int(row["mode"])), Event(int(row["because"])),
             int(row["t_host_ns"]), int(row["late_ns"]), int(row["busy_ns"]), int(row["frame_age_ns"]), bool(row["flags"] & FRESH),

@@ -55,14 +55,10 @@ class Ring:
         size = self.header.data_at + capacity * self.layout.bytes
         self.memory = allocate(path, size)
         self.memory[HEADER_BYTES : HEADER_BYTES + len(text)] = text
+        self.data_at = self.header.data_at
         self.view = memoryview(self.memory)
         self.words = np.frombuffer(self.memory, "<u8", 2, HEAD_AT)  # head and the recorder's cursor: one aligned store each
-        self.floats = [
-            np.frombuffer(self.memory, "<f4", self.layout.floats, self.header.data_at + i * self.layout.bytes + self.layout.floats_at)
-            for i in range(capacity)
-        ]
         self.head = 0
-        self.position = struct.Struct(f"<{len(spec.joints)}d")
         self.memory[: len(self.header.pack())] = self.header.pack()  # last: from now on readers believe it
 
     @classmethod
@@ -78,24 +74,18 @@ class Ring:
         return cls(path, spec, capacity)
 
     def append(self, step: Step) -> None:
-        layout, frame, command = self.layout, step.frame, step.command
-        slot = self.head % self.capacity
-        at = self.header.data_at + slot * layout.bytes
+        layout, frame, command, memory = self.layout, step.frame, step.command, self.memory
+        at = self.data_at + self.head % self.capacity * layout.bytes
         layout.head.pack_into(
-            self.memory, at, self.head, step.t_host_ns, frame.t_mcu_us, step.late_ns, step.busy_ns, step.frame_age_ns, step.bundle_id,
+            memory, at, self.head, step.t_host_ns, frame.t_mcu_us, step.late_ns, step.busy_ns, step.frame_age_ns, step.bundle_id,
             frame.seq, frame.answered_seq, command.answers_seq, frame.faults, command.rules, step.mode, step.because, frame.board,
-            FRESH * step.fresh | OBS_OK * bool(step.obs.ok), frame.battery_v,
+            FRESH * step.fresh | OBS_OK * bool(step.obs.ok), frame.battery_v, *frame.position_rad,
+            *frame.velocity_rad_s, *frame.applied, *frame.gyro_rad_s, *frame.accel_m_s2, *frame.extra,
         )  # fmt: skip
-        self.position.pack_into(self.memory, at + layout.head.size, *frame.position_rad.tolist())
-        np.concatenate(
-            (
-                frame.velocity_rad_s, frame.applied, frame.gyro_rad_s, frame.accel_m_s2, frame.extra, step.obs.vector, step.action,
-                command.applied_action, command.command,
-            ),
-            out=self.floats[slot], casting="same_kind",
-        )  # fmt: skip
-        end = at + layout.bytes - 4
-        CRC.pack_into(self.memory, end, zlib.crc32(self.view[at:end]))
+        obs_end, end = at + layout.obs_end, at + layout.bytes - 4
+        memory[at + layout.head.size : obs_end] = step.obs.vector.tobytes()
+        layout.tail.pack_into(memory, obs_end, *step.action.tolist(), *command.applied_action, *command.command)
+        CRC.pack_into(memory, end, zlib.crc32(self.view[at:end]))
         self.head += 1
         self.words[0] = self.head
 
