@@ -79,7 +79,7 @@ def test_every_engine_has_a_name_that_fits_the_log(case):
 def test_gelu_is_exact_to_float32():
     x = np.linspace(-8, 8, 4001, dtype=np.float32)
     exact = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.astype(float)])
-    assert np.abs(gelu(x) - exact).max() < 8e-7
+    assert (np.abs(gelu(x) - exact) / np.maximum(np.abs(x), 1.0)).max() < 3e-7
     assert gelu(x).dtype == np.float32
 
 

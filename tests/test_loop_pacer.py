@@ -48,6 +48,49 @@ def test_lateness_is_returned_and_not_hidden():
     assert pacer.wait() == pytest.approx(250_000, abs=200)
 
 
+def rehearsing(takes_ns, period_ns=1_000_000):
+    """A pacer whose rehearsals take what `takes_ns` says, one after the other, then the last of it for ever."""
+    fake, pacer = make_pacer(period_ns=period_ns)
+    begun = []
+
+    def rehearse():
+        begun.append(pacer.deadline_ns - fake.now_ns)
+        fake.now_ns += takes_ns[min(len(begun), len(takes_ns)) - 1]
+
+    pacer.rehearse = rehearse
+    return fake, pacer, begun
+
+
+def test_the_idle_time_before_a_deadline_is_used_for_two_rehearsals():
+    _, pacer, begun = rehearsing([100_000])
+    assert max(pacer.wait() for _ in range(50)) <= 100
+    assert len(begun) == 100
+
+
+def test_no_rehearsal_begins_without_room_for_twice_its_length():
+    fake, pacer, begun = rehearsing([100_000])
+    for _ in range(200):
+        pacer.wait()
+        fake.now_ns += 850_000  # a tick that leaves 150 us
+    late = [pacer.wait() for _ in range(1)]
+    assert max(late) <= 100
+    assert len(begun) <= 2  # one at the first deadline, where there was time
+
+
+def test_one_rehearsal_that_took_a_second_does_not_end_rehearsing():
+    _, pacer, begun = rehearsing([1_000_000_000, 100_000])
+    for _ in range(1000):
+        pacer.wait()
+    assert len(begun) > 1000
+
+
+def test_rehearsals_longer_than_the_period_are_given_up_and_tried_again_now_and_then():
+    _, pacer, begun = rehearsing([5_000_000])
+    for _ in range(2000):
+        pacer.wait()
+    assert 2 < len(begun) < 100
+
+
 def test_missed_deadlines_are_dropped_and_counted_and_never_made_up():
     fake, pacer = make_pacer()
     pacer.wait()

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 from edge_dsac.bundle.engines import NumpyMlp
 from edge_dsac.bundle.weights import check_weights
@@ -35,49 +36,45 @@ from edge_dsac.loop.limiter import Limiter
 from edge_dsac.loop.observer import Observer
 from edge_dsac.loop.pacer import Pacer
 from edge_dsac.loop.realtime import ask_for_realtime, release_realtime
+from edge_dsac.loop.rehearsal import Rehearsal
 from edge_dsac.loop.slot import Slot
 from edge_dsac.records import Mode
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec, load_robot, robot_from_text
 from edge_dsac.steplog import Ring
 from firmware_bridge.link import SerialLink, open_port
+from firmware_bridge.rehearsal import make_rehearsal_link
 
 LOOP_CPU, OTHER_CPU = 0, 1
 HIDDEN = 64  # the size that balances the robot
 WARM_S = 1.0
 
 
-class Timed:
-    """Wraps one part of the loop and keeps what each call of one of its methods took. Preallocated: it must not grow."""
+class Stopwatch:
+    """Times every call of one method of one object, where it stands. Preallocated: it must not grow."""
 
-    def __init__(self, part: Any, methods: tuple[str, ...], size: int) -> None:
-        self.part = part
-        self.spent_ns = {name: np.zeros(size, np.int64) for name in methods}
-        self.calls = dict.fromkeys(methods, 0)
-        for name in methods:
-            setattr(self, name, self.make(name))
-
-    def make(self, name: str) -> Any:
-        inner, spent, calls, clock = getattr(self.part, name), self.spent_ns[name], self.calls, time.perf_counter_ns
+    def __init__(self, part: Any, name: str, size: int) -> None:
+        self.part, self.name = part, name
+        self.spent_ns = np.zeros(size, np.int64)
+        self.calls = 0
+        inner, spent, clock = getattr(part, name), self.spent_ns, time.perf_counter_ns
 
         def call(*values: Any) -> Any:
             begin = clock()
             result = inner(*values)
-            spent[calls[name]] = clock() - begin
-            calls[name] += 1
+            spent[self.calls] = clock() - begin
+            self.calls += 1
             return result
 
-        return call
+        setattr(part, name, call)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.part, name)
+    def take(self, count: int) -> np.ndarray:
+        """One entry per tick. A call that was not made (coasting, damped) cost nothing; at which tick is not known: the end is padded."""
+        taken = self.spent_ns[: min(self.calls, count)]
+        return np.concatenate([taken, np.zeros(count - len(taken), np.int64)])
 
-    def take(self, name: str) -> np.ndarray:
-        return self.spent_ns[name][: self.calls[name]]
-
-    def restart(self) -> None:
-        for name in self.calls:
-            self.calls[name] = 0
+    def remove(self) -> None:
+        delattr(self.part, self.name)
 
 
 def spread_us(ns: np.ndarray) -> dict[str, float]:
@@ -123,85 +120,76 @@ class Rig:
         size = int(hz * (seconds + WARM_S) * 1.2) + 20_000
         link_path = folder / f"board{hz}"
         command = ["-m", "edge_dsac.cli.main", "mcu", "--robot", str(toml), "--link", str(link_path), "--seed", "1", "--still"]
-        self.board = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, cwd=Path(__file__).resolve().parents[1])
+        self.board = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, cwd=ROOT, preexec_fn=ordinary)
         os.sched_setaffinity(self.board.pid, {OTHER_CPU})
         give_up = time.monotonic() + 120
         while not link_path.exists():
             if self.board.poll() is not None or time.monotonic() > give_up:
                 raise SystemExit("bench_loop: the virtual board did not start")
             time.sleep(0.05)
-        self.link = Timed(SerialLink(self.spec, lambda: open_port(str(link_path), self.spec.link.baud)), ("receive", "send"), size)
-        self.observer = Timed(Observer(self.spec), ("observe",), size)
-        self.engine = Timed(make_policy(self.spec), ("act",), size)
-        self.limiter = Timed(Limiter(self.spec), ("limit",), size)
-        self.log = Timed(Ring.create(folder / f"ring{hz}", self.spec, 4096), ("append",), size)
-        self.loop = ControlLoop(
-            self.spec, self.link, self.observer, Slot(self.engine), self.limiter, self.log, Conduct(rearm=True, overwrite_log=True)
-        )
-        self.pacer = Pacer(1_000_000_000 // hz)
+        link = SerialLink(self.spec, lambda: open_port(str(link_path), self.spec.link.baud))
+        observer, engine, limiter = Observer(self.spec), make_policy(self.spec), Limiter(self.spec)
+        self.link, self.ring = link, Ring.create(folder / f"ring{hz}", self.spec, 4096)
+        self.loop = ControlLoop(self.spec, link, observer, Slot(engine), limiter, self.ring, Conduct(rearm=True, overwrite_log=True))
+        self.watches = {
+            "receive": Stopwatch(link, "receive", size), "observe": Stopwatch(observer, "observe", size),
+            "act": Stopwatch(self.loop.slot, "act", size), "limit": Stopwatch(limiter, "limit", size),
+            "send": Stopwatch(link, "send", size), "log": Stopwatch(self.ring, "append", size),
+        }  # fmt: skip
+        self.pacer = Pacer(1_000_000_000 // hz, rehearse=Rehearsal(self.spec, self.loop, make_rehearsal_link(self.spec)))
         self.late_ns, self.busy_ns = np.zeros(size, np.int64), np.zeros(size, np.int64)
 
     def fly(self, seconds: float) -> dict[str, Any]:
         """One measured stretch; returns its row without the floor."""
         self.loop.arm()
         self.tick_for(WARM_S)
-        for part in (self.link, self.observer, self.engine, self.limiter, self.log):
-            part.restart()
+        for watch in self.watches.values():
+            watch.calls = 0
         coasted, missed, trimmed = self.loop.coasted_total, self.pacer.missed, self.pacer.trimmed_ns
-        begun = self.pacer.deadline_ns
-        count, unlinked = self.tick_for(seconds)
-        elapsed = self.pacer.deadline_ns - begun - (self.pacer.trimmed_ns - trimmed)
-        grid = elapsed / self.pacer.period_ns
+        count, unlinked, drift = self.tick_for(seconds)
         late, busy = self.late_ns[:count], self.busy_ns[:count]
-        inference = padded(self.engine.take("act"), count)
-        wire = self.link.take("receive")[:count] + padded(self.link.take("send"), count)
-        stages = {
-            "receive": self.link.take("receive"), "observe": self.observer.take("observe"), "act": self.engine.take("act"),
-            "limit": self.limiter.take("limit"), "send": self.link.take("send"), "log": self.log.take("append"),
-        }  # fmt: skip
+        stages = {name: watch.take(count) for name, watch in self.watches.items()}
+        outside = stages["act"] + stages["receive"] + stages["send"]
         return {
             "hz": round(1e9 / self.pacer.period_ns),
             "ticks": count,
             "misses_own": int((late + busy > self.pacer.period_ns).sum()) + self.pacer.missed - missed,
             "misses_bus": self.loop.coasted_total - coasted,
             "not_running": unlinked,
-            "drift_percent": round(100 * (grid - round(grid)) / grid, 6),
+            "drift_percent": round(drift, 6),
             "trimmed_us": round((self.pacer.trimmed_ns - trimmed) / 1e3, 1),
-            "own_us": spread_us(busy - inference - wire),
+            "own_us": spread_us(busy - outside),
             "late_us": spread_us(late),
             "tick_us": spread_us(busy),
             "stages_us": {name: spread_us(ns) for name, ns in stages.items()},
         }
 
-    def tick_for(self, seconds: float) -> tuple[int, int]:
-        """(ticks, ticks that were not RUNNING or COASTING)."""
+    def tick_for(self, seconds: float) -> tuple[int, int, float]:
+        """(ticks, ticks that were not RUNNING or COASTING, percent by which the grid went wrong against another clock)."""
         target, sensor = phase_target_ns(self.spec, 0), 1_000_000_000 // self.spec.rates.sensor_hz
         clock, loop, pacer = time.perf_counter_ns, self.loop, self.pacer
         pacer.start()
-        end = pacer.deadline_ns + int(seconds * 1e9)
-        count = still = 0
+        end, missed = pacer.deadline_ns + int(seconds * 1e9), pacer.missed
+        count = still = first = last = trimmed = 0
         while pacer.deadline_ns < end:
             late = pacer.wait()
             begin = clock()
+            first, last, trimmed = first or begin - late - pacer.trimmed_ns, begin - late, pacer.trimmed_ns
             loop.tick(late)
             loop.between_ticks(pacer, target, sensor)
             self.late_ns[count], self.busy_ns[count] = late, clock() - begin
             still += loop.modes.mode not in (Mode.RUNNING, Mode.COASTING)
             count += 1
-        return count, still
+        periods = max(count - 1 + pacer.missed - missed, 1)
+        return count, still, 100.0 * ((last - trimmed - first) / (periods * pacer.period_ns) - 1.0)
 
     def close(self) -> None:
         self.loop.stop()
         self.tick_for(0.05)
-        self.link.part.close()
-        self.log.part.close()
+        self.link.close()
+        self.ring.close()
         self.board.terminate()
         self.board.wait(timeout=20)
-
-
-def padded(ns: np.ndarray, count: int) -> np.ndarray:
-    """Calls that were not made at a tick (coasting, damped) cost nothing there; which tick is not known, so the end is padded."""
-    return np.concatenate([ns[:count], np.zeros(max(count - len(ns), 0), np.int64)])
 
 
 def floor(hz: int, seconds: float) -> dict[str, Any]:
@@ -216,6 +204,11 @@ def floor(hz: int, seconds: float) -> dict[str, Any]:
     return {"floor_misses": int((late[:count] > pacer.period_ns).sum()) + pacer.missed, "floor_late_us": spread_us(late[:count])}
 
 
+def ordinary() -> None:
+    """A child must not inherit the loop's real-time priority: it would starve what it is measured beside."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 class BusyNeighbour:
     """A process that never sleeps, at ordinary priority, on one core."""
 
@@ -223,7 +216,7 @@ class BusyNeighbour:
         self.process = None
         if where != "none":
             code = "import numpy as np\na = np.ones((200, 200))\nwhile True: a @ a"
-            self.process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+            self.process = subprocess.Popen([sys.executable, "-c", code], preexec_fn=ordinary)
             os.sched_setaffinity(self.process.pid, {LOOP_CPU if where == "same" else OTHER_CPU})
             time.sleep(0.5)
 
@@ -235,12 +228,8 @@ class BusyNeighbour:
 
 def growth(rig: Rig, ticks: int = 100_000) -> dict[str, int]:
     """Bytes that stay allocated after this many unpaced ticks, by tracemalloc."""
-    rig.tick_for(0.2)
-    for part in (rig.link, rig.observer, rig.engine, rig.limiter, rig.log):
-        part.restart()
-    for part in (rig.link, rig.observer, rig.engine, rig.limiter, rig.log):  # no timing arrays in this measurement
-        for name in part.calls:
-            setattr(part, name, getattr(part.part, name))
+    for watch in rig.watches.values():  # no timing arrays in this measurement
+        watch.remove()
     rig.loop.tick(0)
     gc.collect()
     tracemalloc.start()

@@ -24,12 +24,14 @@ from edge_dsac.loop.flight import Ended, Flight, fly, system_pacer
 from edge_dsac.loop.limiter import Limiter
 from edge_dsac.loop.observer import Observer, Reference
 from edge_dsac.loop.realtime import Grant, ask_for_realtime, release_realtime
+from edge_dsac.loop.rehearsal import Rehearsal
 from edge_dsac.loop.slot import Engine, Slot
 from edge_dsac.loop.stager import Stager
 from edge_dsac.records import Mode
 from edge_dsac.spec.robot import RobotSpec, load_robot
 from edge_dsac.steplog import Ring
 from firmware_bridge.link import SerialLink, open_port
+from firmware_bridge.rehearsal import make_rehearsal_link
 
 RING_SECONDS = 120  # what the ring holds if the recorder stands still; then the robot is damped rather than steps lost
 GOOD_MODES = frozenset({Mode.RUNNING, Mode.COASTING, Mode.ARMED, Mode.IDLE})
@@ -100,13 +102,14 @@ def run(args: argparse.Namespace) -> int:
         spec, link, make_observer(spec, args), slot, Limiter(spec), ring, Conduct(args.rearm, overwrite_log=args.overwrite_log)
     )
     stager = start_stager(args.policy, spec, slot)
+    rehearsal = Rehearsal(spec, loop, make_rehearsal_link(spec))
     grants = [] if args.no_rt else ask_for_realtime(args.cpu)
     for grant in grants:
         say(f"  {grant.what}: {'granted' if grant.granted else 'NOT granted'} ({grant.why})")
     flight: Flight | None = None
     try:
         loop.arm()
-        flight = fly(loop, system_pacer(spec), spec, asked_to_stop, args.seconds)
+        flight = fly(loop, system_pacer(spec, rehearsal), spec, asked_to_stop, args.seconds)
     finally:
         release_realtime()
         if stager:

@@ -108,5 +108,5 @@ def come_to_rest(loop: ControlLoop, pacer: Pacer) -> bool:
     return False
 
 
-def system_pacer(spec: RobotSpec) -> Pacer:
-    return Pacer(1_000_000_000 // spec.rates.control_hz, time.monotonic_ns, time.sleep)
+def system_pacer(spec: RobotSpec, rehearse: Callable[[], None] | None = None) -> Pacer:
+    return Pacer(1_000_000_000 // spec.rates.control_hz, time.monotonic_ns, time.sleep, rehearse=rehearse)
