@@ -91,6 +91,16 @@ def test_rehearsals_longer_than_the_period_are_given_up_and_tried_again_now_and_
     assert 2 < len(begun) < 100
 
 
+def test_the_processor_is_not_kept_awake_for_rehearsals_that_do_not_fit():
+    """A FIFO thread that spins for whole periods is stopped by the kernel for 50 ms of every second."""
+    fake, pacer, begun = rehearsing([100_000])
+    pacer.rehearsal_ns = 400_000.0
+    before = fake.now_ns
+    pacer.wait()
+    assert begun == []
+    assert sum(fake.slept) * 1e9 == pytest.approx(fake.now_ns - before - 100_000, abs=1000)  # all but the short spin
+
+
 def test_missed_deadlines_are_dropped_and_counted_and_never_made_up():
     fake, pacer = make_pacer()
     pacer.wait()

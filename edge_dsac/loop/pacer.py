@@ -40,7 +40,7 @@ class Pacer:
 
     def wait(self) -> int:
         """Sleeps until the next deadline; returns how late the tick starts after it."""
-        early_ns = self.spin_ns if self.rehearse is None else self.spin_ns + int((REHEARSALS - 1 + ROOM) * self.rehearsal_ns)
+        early_ns = self.spin_ns + self.room_ns()
         remaining = self.deadline_ns - self.clock()
         if remaining > early_ns:
             self.sleep((remaining - early_ns) * 1e-9)
@@ -55,6 +55,11 @@ class Pacer:
         self.deadline_ns += (passed + 1) * self.period_ns
         return late_ns
 
+    def room_ns(self) -> int:
+        """How long before the spin to wake up for rehearsing; 0 where it would take more than half of the period."""
+        wanted = int((REHEARSALS - 1 + ROOM) * self.rehearsal_ns)
+        return 0 if self.rehearse is None or wanted > self.period_ns // 2 else wanted
+
     def warm_up(self, rehearse: Callable[[], None]) -> None:
         begun = self.clock()
         for _ in range(REHEARSALS):
@@ -63,7 +68,7 @@ class Pacer:
             rehearse()
             ended = self.clock()
             if ended > self.deadline_ns:
-                self.rehearsal_ns = float(self.period_ns)  # not again soon: there is no room until this has shrunk
+                self.rehearsal_ns *= 2.0  # not again soon: there is no room until this has shrunk
                 return
             self.rehearsal_ns *= LONGER if ended - begun > self.rehearsal_ns else SHORTER
             begun = ended
