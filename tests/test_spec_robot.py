@@ -225,12 +225,18 @@ def test_the_link_must_carry_the_telemetry_by_hand(rover):
 def test_any_line_left_out_or_doubled_is_a_spec_error_or_a_good_robot(robot):
     """Whatever is done to the file: never a traceback of another kind."""
     lines = load_robot(robot).text.splitlines()
-    for i in range(len(lines)):
-        for changed in (lines[:i] + lines[i + 1 :], [*lines[: i + 1], *lines[i:]]):
-            try:
-                robot_from_text("\n".join(changed), "here.toml")
-            except SpecError as error:
-                assert str(error).startswith("here.toml")
+    edits = [edit for i in range(len(lines)) for edit in (lines[:i] + lines[i + 1 :], [*lines[: i + 1], *lines[i:]])]
+    complaints = [said for edit in edits if (said := complaint_or_none("\n".join(edit)))]
+    assert len(complaints) > len(lines) / 2
+    assert not [said for said in complaints if not said.startswith("here.toml")]
+
+
+def complaint_or_none(text):
+    try:
+        robot_from_text(text, "here.toml")
+    except SpecError as error:
+        return str(error)
+    return None
 
 
 # ---- every key is a key, in every table ----
