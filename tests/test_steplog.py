@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -206,6 +207,29 @@ def test_a_reader_beside_a_writer_never_sees_a_wrong_step(bot, tmp_path, capacit
     assert seen + reader.lost + reader.torn == total - first
     assert seen > capacity
     print(f"{seen} seen, {reader.lost} lost, {reader.torn} torn")
+
+
+@pytest.mark.slow
+def test_a_reader_in_another_thread_never_sees_a_wrong_step(bot, tmp_path):
+    """As a test or a notebook has it; the interpreter may change threads between any two lines of append."""
+    ring, total = Ring(tmp_path / "ring", bot, 4), 20_000
+    reader, template, seen, closed = RingReader(tmp_path / "ring"), made_up_row(RecordLayout(bot), 0), 0, False
+    writer = threading.Thread(target=endless, args=(ring, total))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        writer.start()
+        while not closed:
+            closed = reader.closed()
+            rows = reader.take()
+            check_rows(rows, template)
+            seen += len(rows)
+    finally:
+        sys.setswitchinterval(before)
+        writer.join()
+    assert seen + reader.lost + reader.torn == total
+    assert seen > 4
+    assert reader.lost + reader.torn > 0  # it was overtaken, else nothing was shown
 
 
 def try_reader(path):
