@@ -233,6 +233,7 @@ def test_a_picture_of_one_step_is_a_picture(bot, tmp_path):
     assert pixels(tmp_path / "run.png").std() > 1
 
 
+@pytest.mark.slow
 def test_a_picture_of_no_step_is_a_named_error(bot, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     Ring(tmp_path / "ring", bot, 8)

@@ -87,8 +87,6 @@ def fly(args: argparse.Namespace, link: Path, out: Path) -> dict[str, Any]:
     words = ["run", "--robot", args.robot, "--port", str(link), "--seconds", f"{args.seconds:g}", "--speed", f"{args.speed:g}"]
     words += ["--yaw-rate", f"{args.yaw_rate:g}", "--rearm", "--log", str(out / "log")]
     print("     $ edge-dsac " + " ".join(words))
-    for old in (*(out / "log").glob("steps-*.edsl"), out / "log" / "ring"):  # of the demo before: `run` writes over no flight
-        old.unlink(missing_ok=True)
     summary = out / "summary.json"
     code = subprocess.call([sys.executable, "-m", "edge_dsac.cli.main", *words, "--summary", str(summary)])
     if not summary.exists():
