@@ -19,6 +19,11 @@ GROUPS = {
     "watch": ("edge_dsac.cli.log", "follow a running loop from its ring"),
     "demo": ("edge_dsac.cli.demo", "virtual board, loop, one unplugged cable, and the pictures of it"),
 }
+# Where a package comes from that not every installation has.
+EXTRAS = {
+    "mujoco": "sim", "gymnasium": "sim", "ziglang": "sim", "matplotlib": "sim", "PIL": "sim", "torch": "train", "onnx": "compile",
+    "onnxruntime": "compile", "mcap": "log",
+}  # fmt: skip
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = "exit codes: 0 done; 1 failed, the last line says why; 2 wrong arguments; 3 refused for safety; 130 interrupted"
 
@@ -41,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in EXTRAS:
+            raise
+        print(f"edge-dsac {asked}: needs the package {package}: pip install 'edge_dsac[{EXTRAS[package]}]'", file=sys.stderr)
+        return EXIT_FAILED
     except (ValueError, OSError) as error:  # the named errors of every package are one of the two
         print(f"edge-dsac {asked}: {error}", file=sys.stderr)
         return EXIT_REFUSED if getattr(error, "refused", False) else EXIT_FAILED

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_dsac.spec.layout import TERMS, ObservationLayout
-from edge_dsac.spec.new_robot import make_files, write_files
+from edge_dsac.spec.new_robot import free_paths, make_files, write_files
 from edge_dsac.spec.robot import RobotSpec, load_robot, shipped_robots
 
 
@@ -108,7 +108,7 @@ def write_header(args: argparse.Namespace) -> int:
 def begin(args: argparse.Namespace) -> int:
     files = make_files(args.name)
     if args.dry_run:
-        print("would write " + ", ".join(str(args.folder / name) for name in files))
+        print("would write " + ", ".join(str(path) for path in free_paths(files, args.folder)))
         return 0
     paths = write_files(files, args.folder)
     print(f"wrote {paths[0]} and {paths[1]}\nnext: edge-dsac spec check {paths[0]}; edge-dsac mcu --robot {paths[0]}")

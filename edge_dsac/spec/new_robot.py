@@ -24,12 +24,17 @@ def make_files(name: str) -> dict[str, str]:
     return files
 
 
-def write_files(files: dict[str, str], folder: Path) -> list[Path]:
-    """Never over something that is there."""
+def free_paths(files: dict[str, str], folder: Path) -> list[Path]:
+    """Where they would be written: never over something that is there."""
     paths = [folder / name for name in files]
     present = [str(path) for path in paths if path.exists()]
     if present:
         raise SpecError(f"{', '.join(present)}: already there; choose another name or folder")
+    return paths
+
+
+def write_files(files: dict[str, str], folder: Path) -> list[Path]:
+    paths = free_paths(files, folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in zip(paths, files.values(), strict=True):
         path.write_text(text, encoding="utf-8")

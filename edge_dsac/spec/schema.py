@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+LARGEST = sys.float_info.max
 
 UNITS = (
     "_rad_s2", "_rad_s", "_deg_s", "_m_s2", "_m_s", "_rad", "_deg", "_nm", "_us", "_ms", "_ns", "_hz", "_khz", "_mm", "_cm",
@@ -92,24 +93,23 @@ class Reader:
         return self.scalar(hint, raw, where, metadata)
 
     def choice(self, allowed: tuple[Any, ...], raw: Any, where: str) -> Any:
-        if raw in allowed:
+        if any(raw == one and type(raw) is type(one) for one in allowed):  # by type too: True == 1 == 1.0
             return raw
         guess = difflib.get_close_matches(str(raw), [str(a) for a in allowed], 1)
         advice = f"did you mean {guess[0]!r}?" if guess else ""
         raise self.error(where, f"one of {', '.join(repr(a) for a in allowed)}", repr(raw), advice)
 
     def scalar(self, hint: type, raw: Any, where: str, metadata: Mapping[str, Any]) -> Any:
-        if hint is float and type(raw) is int:
-            raw = float(raw)
-        if type(raw) is not hint:
+        whole_for_fraction = hint is float and type(raw) is int
+        if type(raw) is not hint and not whole_for_fraction:
             raise self.error(where, f"a value of type {hint.__name__}", f"{raw!r}")
         if hint in (int, float):
             low, high = metadata.get("low", -math.inf), metadata.get("high", math.inf)
             assert isinstance(raw, (int, float))
-            if not math.isfinite(raw) or not low <= raw <= high:
+            if not max(low, -LARGEST) <= raw <= min(high, LARGEST):  # so that neither NaN nor a whole number of 400 digits passes
                 meaning = f" ({metadata['meaning']})" if metadata.get("meaning") else ""
-                raise self.error(where, f"{low:g} to {high:g}{meaning}", f"{raw:g}")
-        return raw
+                raise self.error(where, f"{low:g} to {high:g}{meaning}", f"{raw:g}" if isinstance(raw, float) else str(raw))
+        return float(raw) if whole_for_fraction else raw
 
     def unknown_key(self, path: str, key: str, known: list[str]) -> SpecError:
         where = f"{path}.{key}" if path else key
@@ -128,19 +128,24 @@ class Reader:
 
     def line_of(self, where: str) -> int:
         """Best effort: the line of the key `where` names, 0 if it has none (a missing key, an inline table)."""
+        line, begin = 0, 0
         parts = re.findall(r"([A-Za-z_]\w*)(?:\[(\d+)\])?", where)
-        line, depth_start = 0, 0
         for depth, (name, index) in enumerate(parts):
-            nth = int(index) if index else 0
-            pattern = re.compile(rf"^\s*\[+\s*(?:[\w.]+\.)?{name}\s*\]+" if depth < len(parts) - 1 or index else rf"^\s*{name}\s*=")
-            alternative = re.compile(rf"^\s*{name}\s*=|^\s*\[+\s*(?:[\w.]+\.)?{name}\s*\]+")
-            found = [i for i in range(depth_start, len(self.lines)) if pattern.match(self.lines[i])]
-            found = found or [i for i in range(depth_start, len(self.lines)) if alternative.match(self.lines[i])]
-            if not found:
+            tables = self.matching(rf"^\s*\[+\s*(?:[\w.]+\.)?{name}\s*\]+", begin, len(self.lines))
+            headers = self.matching(r"^\s*\[+\s*[\w.]+\s*\]+", begin, len(self.lines))
+            keys = self.matching(rf"^\s*{name}\s*=", begin, headers[0] if headers else len(self.lines))  # of this table alone
+            leaf = depth == len(parts) - 1 and not index
+            if tables and not (leaf and keys):
+                at = tables[min(int(index or 0), len(tables) - 1)]
+            elif keys:
+                at = keys[0]
+            else:
                 return line
-            at = found[min(nth, len(found) - 1)]
-            line, depth_start = at + 1, at
+            line, begin = at + 1, at + 1
         return line
+
+    def matching(self, pattern: str, begin: int, end: int) -> list[int]:
+        return [i for i in range(begin, end) if re.match(pattern, self.lines[i])]
 
 
 def without_unit(key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,8 @@ def add_channel(writer: Any, name: str) -> int:
 
 
 def plain(value: Any) -> Any:
-    """JSON has no NaN: a missing reading is null."""
+    """JSON has neither NaN nor infinity: a missing reading and a policy's bad number are null."""
     listed = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(listed, list):
         return [plain(item) for item in listed]
-    return None if isinstance(listed, float) and listed != listed else listed
+    return None if isinstance(listed, float) and not math.isfinite(listed) else listed

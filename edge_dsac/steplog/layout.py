@@ -31,6 +31,10 @@ class LogError(ValueError):
     """A log that cannot be read, and why."""
 
 
+class HeaderCut(LogError):
+    """The file ends before its first step: all there is of a segment that was begun at a power cut."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileHeader:
     """The first page of a ring or segment, less the words that change (ring.py)."""
@@ -56,14 +60,18 @@ class FileHeader:
 
 
 def unpack_header(data: bytes, source: str) -> FileHeader:
-    if data[:8] != MAGIC:
+    if data[:8] != MAGIC[: len(data)]:
         raise LogError(f"{source}: expected a flight log, got something else (no {MAGIC.decode()} at its start)")
-    if len(data) < HEADER_BYTES:
-        raise LogError(f"{source}: cut off within its header ({len(data)} of {HEADER_BYTES} bytes); no step of it can be read")
+    check_length(len(data), HEADER_BYTES, source)
     _, version, record, capacity, _, _, _, _, pid, spec_bytes, wall, mono, first, start = FILE_HEADER.unpack_from(data)
     if version != VERSION:
         raise LogError(f"{source}: log version {version}, this program reads {VERSION}; open it with the edge_dsac that wrote it")
     return FileHeader(record, capacity, spec_bytes, pid, wall, mono, first, start)
+
+
+def check_length(size: int, needed: int, source: str) -> None:
+    if size < needed:
+        raise HeaderCut(f"{source}: cut off within its header ({size} of {needed} bytes); no step of it can be read")
 
 
 def check_record_size(header: FileHeader, layout: RecordLayout, source: str) -> None:

@@ -6,14 +6,23 @@ Tolerates a tail that was cut off; says how much of it there was. Every record i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from edge_dsac.records import Step
 from edge_dsac.spec.robot import RobotSpec
-from edge_dsac.steplog.layout import HEADER_BYTES, LogError, RecordLayout, check_record_size, spec_of, unpack_header
+from edge_dsac.steplog.layout import (
+    HEADER_BYTES,
+    HeaderCut,
+    LogError,
+    RecordLayout,
+    check_length,
+    check_record_size,
+    spec_of,
+    unpack_header,
+)
 from edge_dsac.steplog.ring import RingReader
 
 
@@ -42,17 +51,29 @@ class FlightLog:
 def open_log(path: str | Path) -> FlightLog:
     path = Path(path)
     if path.is_dir():
-        segments = sorted(path.glob("steps-*.edsl"))
-        ring = path / "ring"
-        parts = [read_segment(segment) for segment in segments] + ([read_ring(ring)] if ring.exists() else [])
-        if not parts:
-            raise LogError(f"{path}: holds no flight log (no steps-*.edsl and no ring)")
-        return join(parts, str(path))
+        return open_folder(path)
     if not path.exists():
         raise LogError(f"{path}: does not exist; give the folder of a run, a .edsl file or a ring")
     with open(path, "rb") as file:
         header = unpack_header(file.read(HEADER_BYTES), str(path))
     return read_ring(path) if header.capacity else read_segment(path)
+
+
+def open_folder(path: Path) -> FlightLog:
+    parts: list[FlightLog] = []
+    stumps = 0  # bytes of segments that end within their header
+    for segment in sorted(path.glob("steps-*.edsl")):
+        try:
+            parts.append(read_segment(segment))
+        except HeaderCut:
+            stumps += segment.stat().st_size
+    ring = path / "ring"
+    if ring.exists():
+        parts.append(read_ring(ring))
+    if not parts:
+        raise LogError(f"{path}: holds no flight log (no whole steps-*.edsl and no ring)")
+    log = join(parts, str(path))
+    return replace(log, dropped_bytes=log.dropped_bytes + stumps)
 
 
 def read_ring(path: Path) -> FlightLog:
@@ -64,6 +85,7 @@ def read_ring(path: Path) -> FlightLog:
 def read_segment(path: Path) -> FlightLog:
     data = path.read_bytes()
     header = unpack_header(data, str(path))
+    check_length(len(data), header.data_at, str(path))
     spec = spec_of(data[HEADER_BYTES : HEADER_BYTES + header.spec_bytes], str(path))
     layout = RecordLayout(spec)
     check_record_size(header, layout, str(path))
@@ -79,6 +101,8 @@ def join(parts: list[FlightLog], source: str) -> FlightLog:
     prints = {part.spec.firmware_fingerprint + part.spec.policy_fingerprint for part in parts}
     if len(prints) > 1:
         raise LogError(f"{source}: its parts come from different robots; read them one by one")
+    if len({part.wall_start_ns for part in parts}) > 1:
+        raise LogError(f"{source}: its parts come from different flights; read them one by one")
     rows = np.concatenate([part.columns for part in parts])
     _, first = np.unique(rows["index"], return_index=True)
     return FlightLog(

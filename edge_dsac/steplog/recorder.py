@@ -25,7 +25,7 @@ SEGMENT_BYTES = 64_000_000
 
 
 class Segment:
-    """One file under way. A write is whole or undone."""
+    """One file under way. A write is whole and on the disk, or undone."""
 
     def __init__(self, folder: Path, header: FileHeader, text: bytes, first_index: int) -> None:
         self.path = folder / f"steps-{first_index:012d}.edsl"
@@ -45,6 +45,7 @@ class Segment:
         try:
             while left:
                 left = left[os.write(self.descriptor, left) :]
+            self.sync()
         except OSError:
             os.ftruncate(self.descriptor, self.size)
             os.lseek(self.descriptor, self.size, os.SEEK_SET)
@@ -55,7 +56,6 @@ class Segment:
         os.fdatasync(self.descriptor)
 
     def close(self) -> None:
-        self.sync()
         os.close(self.descriptor)
 
 
@@ -84,7 +84,6 @@ class Recorder:
                     self.segment.close()
                 self.segment = fresh
             self.segment.append(self.waiting)
-            self.segment.sync()
         except OSError as error:
             self.reader.set_recorder(None, RecorderState.DISK_FULL)
             self.complain(f"recorder: {self.folder}: {error}; the steps wait in the ring until there is room")

@@ -29,6 +29,7 @@ from edge_dsac.steplog.layout import (
     FileHeader,
     LogError,
     RecordLayout,
+    check_length,
     check_record_size,
     spec_of,
     unpack_header,
@@ -65,6 +66,8 @@ class Ring:
     def create(cls, path: Path, spec: RobotSpec, capacity: int) -> Ring:
         """In shared memory where there is some, with a link at `path`: the kernel writes pages of a file back while we write them."""
         path = Path(path)
+        if path.exists() or any(path.parent.glob("steps-*.edsl")):
+            raise LogError(f"{path.parent}: already holds a flight log; give another folder, or move it away")
         if os.path.isdir("/dev/shm") and not str(path.absolute()).startswith("/dev/shm"):
             real = Path(f"/dev/shm/edge-dsac-{os.getpid()}-{time.monotonic_ns():x}.ring")
             path.unlink(missing_ok=True)
@@ -135,6 +138,7 @@ class RingReader:
             raise LogError(f"{path}: cannot be read: {error}") from None
         if not self.header.capacity:
             raise LogError(f"{path}: is a segment, not a ring; open it with open_log")
+        check_length(len(self.memory), self.header.data_at, str(path))
         text = self.memory[HEADER_BYTES : HEADER_BYTES + self.header.spec_bytes]
         self.spec = spec_of(text, str(path))
         self.layout = RecordLayout(self.spec)

@@ -59,9 +59,14 @@ def timeline(rows: np.ndarray, t_s: np.ndarray) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def fault_names(bits: int) -> str:
+    """One by one: Python 3.10 has no name for two bits at once."""
+    return "+".join(str(fault.name) for fault in Fault if fault and fault & bits)
+
+
 def fault_edges(rows: np.ndarray, t_s: np.ndarray) -> list[dict[str, Any]]:
     """When a fault of the board appeared; the two that only describe a command are left out."""
     quiet = np.uint16(~(Fault.LIMITED | Fault.SLEWED) & 0xFFFF)
     faults = rows["faults"] & quiet
     risen = faults & ~np.concatenate([[np.uint16(0)], faults[:-1]])
-    return [{"fault": str(Fault(int(risen[i])).name), "at_s": round(float(t_s[i]), 3)} for i in np.flatnonzero(risen)]
+    return [{"fault": fault_names(int(risen[i])), "at_s": round(float(t_s[i]), 3)} for i in np.flatnonzero(risen)]

@@ -8,6 +8,7 @@ four times a second; piped, a line every few seconds. Ends when the loop does.
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -51,7 +52,8 @@ def status_of(reader: RingReader, rows: np.ndarray, total: int, seconds: float) 
     }
     for name, term in (("tilt_rad", "pitch_rad"), ("speed_m_s", "speed_m_s"), ("off_path_m", "cross_track_m")):
         if term in newest:
-            status[name] = round(float(last["obs"][newest[term].start]), 3)
+            value = float(last["obs"][newest[term].start])
+            status[name] = round(value, 3) if math.isfinite(value) else None  # no reading yet; JSON has no NaN
     return status
 
 
@@ -67,11 +69,11 @@ def line_of(status: dict[str, Any]) -> str:
         f"{status['hz']:7.1f} Hz (avg {status['hz_average']:.1f})",
         f"late {late['p50']:.0f}/{late['p99']:.0f}/{late['max']:.0f} us",
     ]
-    if "tilt_rad" in status:
+    if status.get("tilt_rad") is not None:
         parts.append(f"tilt {np.degrees(status['tilt_rad']):+5.1f} deg")
-    if "speed_m_s" in status:
+    if status.get("speed_m_s") is not None:
         parts.append(f"speed {status['speed_m_s']:+.2f} m/s")
-    if "off_path_m" in status:
+    if status.get("off_path_m") is not None:
         parts.append(f"off path {status['off_path_m']:+.2f} m")
     if status["mode"] not in ("RUNNING",):
         parts.append(f"because {status['because']}, board {status['board']}")
@@ -88,19 +90,19 @@ class Watcher:
     def __init__(self, path: Path) -> None:
         self.reader = RingReader(path)
         self.rows = np.zeros(0, self.reader.layout.dtype)
-        self.first_ns: int | None = None
+        self.first: tuple[int, int] | None = None  # index and time of the first step seen; it is not step 0 for one who comes late
 
     def look(self) -> dict[str, Any] | None:
         """The status now; None before the first step."""
         fresh = self.reader.take(1 << 20)
-        if len(fresh) and self.first_ns is None:
-            self.first_ns = int(fresh["t_host_ns"][0])
+        if len(fresh) and self.first is None:
+            self.first = int(fresh["index"][0]), int(fresh["t_host_ns"][0])
         keep = round(WINDOW_S * self.reader.spec.rates.control_hz) + 1
         self.rows = np.concatenate([self.rows, fresh])[-keep:]
-        if len(self.rows) < 2 or self.first_ns is None:
+        if len(self.rows) < 2 or self.first is None:
             return None
-        seconds = (int(self.rows["t_host_ns"][-1]) - self.first_ns) * 1e-9
-        return status_of(self.reader, self.rows, int(self.rows["index"][-1]), seconds)
+        seconds = (int(self.rows["t_host_ns"][-1]) - self.first[1]) * 1e-9
+        return status_of(self.reader, self.rows, int(self.rows["index"][-1]) - self.first[0], seconds)
 
     def over(self) -> bool:
         return self.reader.closed() or not self.reader.writer_alive()
