@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +33,12 @@ from edge_dsac.steplog.ring import RecorderState, started_at
 
 def assert_same_step(got, expected):
     """Field by field, through the nested records."""
-    for field in fields(expected):
-        a, b = getattr(got, field.name), getattr(expected, field.name)
-        if hasattr(b, "__dataclass_fields__"):
+    for name in expected._fields:
+        a, b = getattr(got, name), getattr(expected, name)
+        if hasattr(b, "_fields"):
             assert_same_step(a, b)
         else:
-            assert np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True), field.name
+            assert np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True), name
 
 
 # ---- one step ----
@@ -181,11 +180,9 @@ def sixteen_steps(layout):
 
 def endless(ring, count=None):
     """Appends as fast as it can: step n holds n % 16 in every array, and n in its times."""
-    from dataclasses import replace
-
     steps = sixteen_steps(ring.layout)
     for index in itertools.count() if count is None else range(count):
-        ring.append(replace(steps[index % 16], t_host_ns=FIRST_NS + index * TICK_NS, late_ns=1000 + index))
+        ring.append(steps[index % 16]._replace(t_host_ns=FIRST_NS + index * TICK_NS, late_ns=1000 + index))
     ring.close()
 
 
@@ -195,11 +192,10 @@ def test_a_reader_beside_a_writer_never_sees_a_wrong_step(bot, tmp_path, capacit
     path, total = tmp_path / "ring", 60_000
     template = made_up_row(RecordLayout(bot), 0)
     pid = in_a_child(lambda: endless(Ring(path, bot, capacity), total))
-    while not (reader := try_reader(path)):
-        time.sleep(0.001)
+    reader = wait_for_reader(path, pid)
     first, seen, closed = reader.cursor, 0, False
     while not closed:
-        closed = reader.closed()  # asked first: what is taken afterwards is the last there is
+        closed = reader.closed() or not reader.writer_alive()  # asked first: what is taken afterwards is the last there is
         rows = reader.take()
         check_rows(rows, template)
         seen += len(rows)
@@ -220,7 +216,7 @@ def test_a_reader_in_another_thread_never_sees_a_wrong_step(bot, tmp_path):
     try:
         writer.start()
         while not closed:
-            closed = reader.closed()
+            closed = reader.closed() or not writer.is_alive()
             rows = reader.take()
             check_rows(rows, template)
             seen += len(rows)
@@ -230,6 +226,14 @@ def test_a_reader_in_another_thread_never_sees_a_wrong_step(bot, tmp_path):
     assert seen + reader.lost + reader.torn == total
     assert seen > 4
     assert reader.lost + reader.torn > 0  # it was overtaken, else nothing was shown
+
+
+def wait_for_reader(path, pid):
+    """A writer that died at its start fails the test; nobody waits for it."""
+    while not (reader := try_reader(path)):
+        assert os.waitpid(pid, os.WNOHANG)[0] == 0
+        time.sleep(0.0005)
+    return reader
 
 
 def try_reader(path):
@@ -245,7 +249,8 @@ def test_after_200_kills_of_the_writer_every_step_is_whole_and_in_order(bot, tmp
     for _ in range(200):
         path.unlink(missing_ok=True)
         pid = in_a_child(lambda: endless(Ring(path, bot, 32)))
-        while not (reader := try_reader(path)) or not reader.head():
+        reader = wait_for_reader(path, pid)
+        while not reader.head() and reader.writer_alive():
             time.sleep(0.0005)
         time.sleep(float(generator.uniform(0, 0.006)))
         os.kill(pid, signal.SIGKILL)
