@@ -155,6 +155,8 @@ def test_the_battery_sags_by_its_resistance_times_the_stall_current(bot):
     plant.drive(duties(plant, 1.0, -1.0), 1)  # the voltage is still on its way, so the wheels stand: both at stall
     assert plant.battery_v()[0] == pytest.approx(11.1 - 0.1 * 2 * 0.55 / (11.1 / 34), abs=1e-3)
     assert plant.sense().battery_v[0] == plant.battery_v()[0]
+    plant.reset()
+    assert plant.battery_v()[0] == 11.1
 
 
 def test_a_sagging_battery_drives_slower(rover):
@@ -357,6 +359,7 @@ def test_what_the_observer_believes_of_a_balancing_robot_is_what_is_true(bot, sp
     off = np.abs(np.mean(apart, axis=0))
     assert off[0] < 0.03  # acceleration leans the filter a little
     assert off[1] < 0.03
+    assert np.abs(apart)[:, 1].mean() < 0.02  # also while it tips: the wheels' turn is counted from the body
     assert off[2] < 0.03
 
 
