@@ -29,12 +29,17 @@ class Rollout:
         self.t_mcu_us = np.zeros(n, np.int64)
         self.applied: Float = np.zeros((n, len(spec.joints)))
         self.command: CommandFrame | None = None
+        self.position_before = self.plant.position_rad()
         self.look(True)
 
     def look(self, put_down: Any) -> None:
-        """A frame without a step, for robots that were just put down (a mask, or True for all)."""
-        self.frame = self.make_frame(self.plant.position_rad(), at_rest=put_down)
+        """A frame without a step, for robots that were just put down (a mask, or True for all); the others neither stop nor age."""
+        new = np.broadcast_to(put_down, (self.n,))
+        self.position_before = np.where(new[:, None], self.plant.position_rad(), self.position_before)
+        others = self.observer.vector[~new]
+        self.frame = self.make_frame(self.position_before, at_rest=put_down)
         self.obs = self.observer.observe(self.frame)
+        self.observer.vector[~new] = others  # their history is of ticks, not of looks
 
     def step(self, action: Float) -> None:
         """One control period under `action[n, actions]`; afterwards `frame`, `command` and `obs` are the new ones."""
@@ -42,11 +47,11 @@ class Rollout:
         self.applied = command.command
         if self.early_ticks:
             self.plant.drive(command.command, self.early_ticks)
-        before = self.plant.position_rad()
+        self.position_before = self.plant.position_rad()
         self.plant.drive(command.command, self.sensor_ticks)
         self.t_mcu_us = self.t_mcu_us + self.period_us
         self.command = command
-        self.frame = self.make_frame(before)
+        self.frame = self.make_frame(self.position_before)
         self.obs = self.observer.observe(self.frame)
 
     def make_frame(self, position_before: Float, at_rest: Any = False) -> SensorFrame:
