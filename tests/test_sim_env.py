@@ -129,6 +129,21 @@ def test_a_fallen_robot_terminates_and_is_not_truncated(bot):
     assert info["fallen"]
 
 
+def test_a_robot_that_falls_at_the_last_tick_has_fallen(bot):
+    def first_end(seconds):
+        env = RobotEnv(bot, randomization="nominal", seconds=seconds)
+        env.reset(seed=1)
+        for tick in range(1, 300):
+            _, _, terminated, truncated, _ = env.step(OVER)
+            if terminated or truncated:
+                return tick, terminated, truncated
+        return None
+
+    ticks, *_ = first_end(5.0)
+    assert first_end(ticks / 100) == (ticks, True, False)
+    assert first_end((ticks - 1) / 100) == (ticks - 1, False, True)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_time_out_truncates_and_does_not_terminate(name):
     spec = load_robot(name)
