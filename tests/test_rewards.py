@@ -136,7 +136,9 @@ def test_a_term_like_no_other_gets_the_list(bot):
         rewarding(bot, "zzzzzz")
 
 
-@pytest.mark.parametrize(("term", "needs"), [("cross_track", "cross_track_m"), ("obstacle_near", "obstacle"), ("path_progress", "path_speed_m_s")])
+@pytest.mark.parametrize(
+    ("term", "needs"), [("cross_track", "cross_track_m"), ("obstacle_near", "obstacle"), ("path_progress", "path_speed_m_s")]
+)
 def test_a_term_without_its_observation_names_it(bot, term, needs):
     with pytest.raises(SpecError, match=f"balance_bot: reward '{term}' needs {needs} among the observations"):
         rewarding(bot, term)

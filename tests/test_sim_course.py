@@ -205,7 +205,10 @@ def test_a_course_without_obstacles_has_none(rover):
 
 
 def drive(rover, robots, seconds, obstacle, blind=False):
-    env, baseline = RobotVectorEnv(rover, robots, randomization="nominal", obstacle=obstacle, seconds=1e6, leave_path_m=50.0), make_baseline(rover)
+    env, baseline = (
+        RobotVectorEnv(rover, robots, randomization="nominal", obstacle=obstacle, seconds=1e6, leave_path_m=50.0),
+        make_baseline(rover),
+    )
     obs, _ = env.reset(seed=1)
     see = env.rollout.observer.layout.newest["obstacle"]
     alive, worst_m, driven_m, ran_into = np.ones(robots, bool), np.zeros(robots), np.zeros(robots), 0

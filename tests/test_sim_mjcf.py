@@ -91,6 +91,18 @@ def test_another_order_of_joints_is_refused_with_both(bot):
     assert "['left_wheel', 'right_wheel']" in message
 
 
+def test_wheels_that_changed_sides_in_the_model_are_refused(bot, tmp_path):
+    crossed = (
+        ('joint name="left_wheel"', 'joint name="x"'),
+        ('joint name="right_wheel"', 'joint name="left_wheel"'),
+        ('"x"', '"right_wheel"'),
+    )
+    message = refusal(with_model(bot, tmp_path, *crossed))
+    assert "hinge joints in order" in message
+    assert "['left_wheel', 'right_wheel']" in message
+    assert "['right_wheel', 'left_wheel']" in message
+
+
 def test_another_order_of_actuators_is_refused(bot, tmp_path):
     # Commands go by actuator, positions by joint: crossed, the left command would turn the right wheel.
     swapped = (
@@ -112,7 +124,9 @@ def test_an_actuator_that_turns_another_joint_than_its_name_says_is_refused(bot,
 
 @pytest.mark.parametrize("wheel", ["left_wheel", "right_wheel"])
 def test_a_wheel_whose_positive_turn_drives_back_is_refused(bot, tmp_path, wheel):
-    spec = with_model(bot, tmp_path, (f'joint name="{wheel}" type="hinge" axis="0 1 0"', f'joint name="{wheel}" type="hinge" axis="0 -1 0"'))
+    spec = with_model(
+        bot, tmp_path, (f'joint name="{wheel}" type="hinge" axis="0 1 0"', f'joint name="{wheel}" type="hinge" axis="0 -1 0"')
+    )
     message = refusal(spec)
     assert wheel in message
     assert "axis" in message
