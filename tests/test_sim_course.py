@@ -168,12 +168,12 @@ def test_a_new_path_for_one_leaves_the_others_on_theirs(rover):
 
 
 def test_an_obstacle_starts_beside_the_path_and_walks_across_it(rover):
-    rollout, course = course_of(rover, 64)
+    rollout, course = course_of(rover, 16)
     obstacle, truth = rollout.plant.obstacle, rollout.plant.truth()
     speed = np.linalg.norm(obstacle.velocity_m_s, axis=1)
     assert OBSTACLE_SPEED_M_S[0] <= speed.min()
     assert speed.max() <= OBSTACLE_SPEED_M_S[1]
-    for i in range(64):
+    for i in range(16):
         # Follow it: somewhere between its least and its greatest way it meets the path, near where it should.
         way = np.linspace(*COMES_FROM_M, 400)
         track = obstacle.position_m[i] + np.outer(way, obstacle.velocity_m_s[i] / speed[i])

@@ -274,14 +274,14 @@ def test_the_reward_is_the_robots_own_of_what_was_seen_and_applied(bot):
 
 
 def test_targets_are_drawn_anew_in_their_range_and_some_are_calm(bot):
-    env = RobotVectorEnv(bot, 400, randomization="nominal", target_speed_m_s=0.3, target_yaw_rate_rad_s=0.8)
-    obs, _ = env.reset(seed=9)
+    env = RobotVectorEnv(bot, 20, randomization="nominal", target_speed_m_s=0.3, target_yaw_rate_rad_s=0.8)
+    obs = np.concatenate([env.reset(seed=9)[0], *(env.reset()[0] for _ in range(11))])
     see = env.rollout.observer.layout.newest
     speed, yaw = obs[:, see["speed_target_m_s"].start], obs[:, see["yaw_rate_target_rad_s"].start]
     assert 0.25 < abs(speed).max() <= 0.3
     assert 0.7 < abs(yaw).max() <= 0.8
     calm = speed == 0.0
-    assert 0.15 < calm.mean() < 0.35  # a quarter of 400
+    assert 0.12 < calm.mean() < 0.38  # a quarter of 240
     assert (yaw[calm] == 0.0).all()
 
 
