@@ -104,9 +104,9 @@ class RobotVectorEnv(VectorEnv[Float, Float, Float]):
         again = self.ended.copy()
         if again.any():
             self.begin(again)
-        frozen = {name: getattr(self, name)[again].copy() for name in ("last_action",)}
+            actions = np.where(again[:, None], 0.0, actions)  # chosen for the robot that failed, not for the new one
         self.rollout.step(np.asarray(actions, float))
-        self.ticks += 1
+        self.ticks += ~again
         truth = self.rollout.plant.truth()
         applied = self.rollout.applied_action
         reward = np.asarray(self.reward(self.rollout.obs.vector, applied, self.last_action), float)
@@ -118,7 +118,6 @@ class RobotVectorEnv(VectorEnv[Float, Float, Float]):
         truncated = ~terminated & (self.ticks >= round(self.options.seconds * self.robot.rates.control_hz))
         if again.any():  # the step after an end only shows the new robot: nothing was earned by it
             reward[again], terminated[again], truncated[again] = 0.0, False, False
-            self.last_action[again] = frozen["last_action"]
         self.ended = terminated | truncated
         self.change_targets()
         info = {

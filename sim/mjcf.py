@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import mujoco
+import numpy as np
 
 from edge_dsac.spec.robot import RobotSpec
 from edge_dsac.spec.schema import SpecError
@@ -48,6 +49,12 @@ def check_mjcf(spec: RobotSpec, model: mujoco.MjModel, path: str) -> None:
     motors = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_ACTUATOR, i) for i in range(model.nu)]
     if motors != wanted:
         raise fail("actuators in order", wanted, motors)
+    turned = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT, joint) for joint in model.actuator_trnid[:, 0]]
+    if turned != wanted:
+        raise fail("joints that the actuators turn", wanted, turned)
+    bodies = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_BODY, i) for i in range(1, model.nbody)]
+    if "chassis" not in bodies:  # whose mass is randomized, and whose pose is the robot's
+        raise SpecError(f"{path}: expected a body named 'chassis', got {', '.join(map(str, bodies))}; rename the one with the free joint")
     for i, joint in enumerate(spec.joints):
         if joint.command_unit == "duty" and model.actuator_gaintype[i] != mujoco.mjtGain.mjGAIN_DCMOTOR:
             raise fail(f"actuator {joint.name}", "a dcmotor (command_unit duty)", mujoco.mjtGain(model.actuator_gaintype[i]).name)
@@ -67,6 +74,11 @@ def check_drive(spec: RobotSpec, model: mujoco.MjModel, fail: object) -> None:
         radius = model.geom_size[tyre_of(model, joint.name), 0]
         if abs(radius - spec.drive.wheel_radius_m) > LENGTH_TOLERANCE_M:
             raise fail(f"radius of {joint.name}", spec.drive.wheel_radius_m, float(radius))
+        turns_about = np.zeros(3)
+        wheel = model.joint(joint.name)
+        mujoco.mju_rotVecQuat(turns_about, wheel.axis, model.body_quat[wheel.bodyid[0]])
+        if turns_about[1] < 0.99:  # a policy learned on a wheel that turns the other way drives the real robot backwards
+            raise fail(f"axis of {joint.name}", "[0, 1, 0], so that a positive turn drives forward", turns_about.round(3).tolist())
     sides = [float(model.body_pos[model.jnt_bodyid[model.joint(joint.name).id], 1]) for joint in spec.joints]
     track = max(sides) - min(sides)
     if abs(track - spec.drive.track_m) > LENGTH_TOLERANCE_M:

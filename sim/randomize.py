@@ -72,7 +72,7 @@ def load_ranges(name_or_path: str) -> Ranges:
         path = Path(str(resources.files("sim") / "randomization" / f"{name_or_path}.toml"))
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read: {error}") from None
     reader = Reader(text, str(path))
     ranges = reader.read(Ranges, parse_toml(text, str(path)), "")

@@ -29,12 +29,15 @@ class Rollout:
         self.t_mcu_us = np.zeros(n, np.int64)
         self.applied: Values = self.limiter.still
         self.applied_action: Float = np.zeros((n, len(spec.actions)))
+        self.position_before = self.plant.position_rad()
         self.look(True)
 
     def look(self, put_down: Any) -> None:
-        """A frame without a step, for robots that were just put down (a mask, or True for all)."""
-        self.frame = self.make_frame(self.plant.position_rad(), at_rest=put_down)
-        self.obs = self.observer.observe(self.frame)
+        """A frame without a step, for robots that were just put down (a mask, or True for all); the others neither stop nor age."""
+        new = np.broadcast_to(put_down, (self.n,))
+        self.position_before = np.where(new[:, None], self.plant.position_rad(), self.position_before)
+        self.frame = self.make_frame(self.position_before, at_rest=put_down)
+        self.obs = self.observer.observe(self.frame, ticked=False)
 
     def step(self, action: Float) -> None:
         """One control period under `action[n, actions]`; afterwards `frame`, `obs` and `applied_action` are the new ones."""
@@ -43,11 +46,11 @@ class Rollout:
         driven = join(command.command)
         if self.early_ticks:
             self.plant.drive(driven, self.early_ticks)
-        before = self.plant.position_rad()
+        self.position_before = self.plant.position_rad()
         self.plant.drive(driven, self.sensor_ticks)
         self.t_mcu_us = self.t_mcu_us + self.period_us
         self.applied, self.applied_action = command.command, join(command.applied_action)
-        self.frame = self.make_frame(before)
+        self.frame = self.make_frame(self.position_before)
         self.obs = self.observer.observe(self.frame)
 
     def make_frame(self, position_before: Float, at_rest: Any = False) -> SensorFrame:

@@ -69,7 +69,8 @@ class Observer:
         if self.tracker:
             self.tracker.place(slice(None) if where is None else np.flatnonzero(where))
 
-    def observe(self, frame: SensorFrame) -> Observation:
+    def observe(self, frame: SensorFrame, ticked: bool = True) -> Observation:
+        """`ticked=False`: no time has passed since the last frame, so that the history stands (of robots that begin, it is made)."""
         elapsed_s = (frame.t_mcu_us - self.last_t_mcu_us) * 1e-6
         gap = (elapsed_s > LONGEST_GAP_S) | (elapsed_s < 0)
         if self.any_fresh or self.lanes.any(gap):
@@ -83,25 +84,27 @@ class Observer:
             if history:
                 older = self.fill_history(newest, self.older[i], history) if self.any_fresh else self.older[i]
                 values += older
-                self.older[i] = (newest + older)[: len(older)]
+                shifted = (newest + older)[: len(older)]
+                self.older[i] = shifted if ticked else older
         if self.any_fresh:
             self.fresh, self.any_fresh = self.lanes.full(False), False
         vector, ok = self.lanes.vector(values, self.limits)
         return Observation(vector, frame.t_mcu_us, ok)
 
     def start_afresh(self, frame: SensorFrame, elapsed_s: Any, gap: Any) -> Any:
-        choose = self.lanes.choose
         self.fresh = fresh = self.fresh | gap
         self.any_fresh = True
-        self.integral_m = choose(fresh, 0.0, self.integral_m)
-        pairs = zip(frame.position_rad, self.last_position_rad, strict=True)
-        self.last_position_rad = tuple(choose(fresh, position, last) for position, last in pairs)
-        return choose(fresh, 0.0, elapsed_s)
+        self.integral_m = self.lanes.choose(fresh, 0.0, self.integral_m)
+        self.last_position_rad = self.choose_each(fresh, frame.position_rad, self.last_position_rad)
+        return self.lanes.choose(fresh, 0.0, elapsed_s)
 
     def fill_history(self, newest: Values, older: Values, history: int) -> Values:
         """A robot without a past has always seen what it sees now."""
         repeated = newest * history
-        return tuple(self.lanes.choose(self.fresh, now, then) for now, then in zip(repeated, older or repeated, strict=True))
+        return self.choose_each(self.fresh, repeated, older or repeated)
+
+    def choose_each(self, condition: Any, yes: Values, no: Values) -> Values:
+        return tuple(self.lanes.choose(condition, a, b) for a, b in zip(yes, no, strict=True))
 
     def estimate(self, frame: SensorFrame, elapsed_s: Any) -> None:
         """Lean by the complementary filter, speed over ground, the leaky integral of its error, dead reckoning."""

@@ -68,5 +68,6 @@ def release_realtime() -> None:
     """Back to an ordinary process, for the work after the last tick."""
     gc.enable()
     gc.unfreeze()
+    ctypes.CDLL(None).munlockall()  # else every page of the work to come is locked as it is first touched, which is slow
     if hasattr(os, "SCHED_OTHER") and os.sched_getscheduler(0) == os.SCHED_FIFO:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
