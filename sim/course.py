@@ -41,7 +41,7 @@ class Course:
         return np.asarray(gaps.min(axis=1))
 
     def send_obstacles(self) -> None:
-        """Where the last one has gone, the next one sets out, timed to be on the path when the rover is near."""
+        """Where the last one has gone, the next one sets out, across the path some way ahead of the rover."""
         if not self.obstacle:
             return
         plant = self.rollout.plant

@@ -1,7 +1,8 @@
 """The loop one writes first: pyserial's read_until, a codec in pure Python, torch eager. What bench_loop.py compares with.
 
-Both loops get the same telemetry frames through a pty, one per tick, paced, and answer with a command; only the work of the tick
-is timed, not the wait. Every step is what tutorials show; nothing is slowed down on purpose.
+Both loops get the same telemetry frames through a pty, one per tick, on the same schedule, and answer with a command; only the work
+of the tick is timed, not the wait (ours rehearses in it, as it does on a robot). Every step of the naive one is what tutorials
+show; nothing is slowed down on purpose.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from edge_dsac.loop.pacer import Pacer
 from edge_dsac.records import BoardMode
 from edge_dsac.spec.robot import RobotSpec, load_robot
 from firmware_bridge.framing import Framer
 from firmware_bridge.messages import MESSAGES, MessageId, make_dtype
 
-PERIOD_S = 0.002
+PERIOD_NS = 2_000_000
 
 
 def cobs_decode(data: bytes) -> bytes:
@@ -101,11 +103,13 @@ def telemetry(spec: RobotSpec, framer: Framer, tick: int) -> bytes:
     return framer.frame(MessageId.TELEMETRY, record.tobytes(), tick * 2000 & 0xFFFFFFFF)
 
 
-def timed(tick: Any, master: int, spec: RobotSpec, count: int) -> np.ndarray:
+def timed(tick: Any, master: int, spec: RobotSpec, count: int, rehearse: Any = None) -> np.ndarray:
     framer, spent = Framer(spec), np.zeros(count)
+    pacer = Pacer(PERIOD_NS, rehearse=rehearse)
+    pacer.start()
     for i in range(count):
         os.write(master, telemetry(spec, framer, i))
-        time.sleep(PERIOD_S)
+        pacer.wait()
         begin = time.perf_counter_ns()
         tick()
         spent[i] = time.perf_counter_ns() - begin
@@ -129,11 +133,13 @@ def compare(count: int = 3000, hidden: int = 64) -> dict[str, Any]:
     from edge_dsac.loop.control import Conduct, ControlLoop
     from edge_dsac.loop.limiter import Limiter
     from edge_dsac.loop.observer import Observer
+    from edge_dsac.loop.rehearsal import Rehearsal
     from edge_dsac.loop.slot import Slot
     from edge_dsac.records import Mode
     from edge_dsac.steplog import Ring
     from firmware_bridge.link import SerialLink, open_port
     from firmware_bridge.messages import LinkState
+    from firmware_bridge.rehearsal import make_rehearsal_link
 
     spec = load_robot("balance_bot")
     master, path = open_pair()
@@ -148,7 +154,7 @@ def compare(count: int = 3000, hidden: int = 64) -> dict[str, Any]:
         ring = Ring.create(Path(folder) / "ring", spec, 4096)
         loop = ControlLoop(spec, link, Observer(spec), Slot(make_policy(spec)), Limiter(spec), ring, Conduct(overwrite_log=True))
         loop.modes.mode = Mode.RUNNING
-        ours = timed(lambda: loop.tick(0), master, spec, count)
+        ours = timed(lambda: loop.tick(0), master, spec, count, Rehearsal(spec, loop, make_rehearsal_link(spec)))
         still_running = loop.modes.mode == Mode.RUNNING
         ring.path.unlink()
     naive_us, ours_us = spread_us(naive * 1000), spread_us(ours * 1000)

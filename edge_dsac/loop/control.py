@@ -75,6 +75,7 @@ class ControlLoop:
         self.asked_ns = 0
         self.good_since_ns = 0
         self.coasted = self.coasted_total = self.ticks = 0
+        self.age_ns = -1  # of the last frame, at the deadline of the last tick
 
     def tick(self, late_ns: int) -> None:
         """The way of one value."""
@@ -141,6 +142,7 @@ class ControlLoop:
         if self.slot.fading:
             self.command = self.command._replace(rules=self.command.rules | Rule.BLEND)
         age_ns = self.link.frame_age_ns(start_ns)
+        self.age_ns = age_ns - late_ns if age_ns >= 0 else -1
         busy_ns = self.clock() - start_ns
         self.log.append(
             Step(
@@ -153,10 +155,8 @@ class ControlLoop:
     def between_ticks(self, pacer: Pacer, target_ns: int, sensor_period_ns: int) -> None:
         """What may happen only where no value is under way."""
         self.slot.swap_if_offered()
-        if self.coasted == 0:
-            age_ns = self.link.frame_age_ns(pacer.deadline_ns - pacer.period_ns)
-            if age_ns >= 0:
-                pacer.follow(age_ns, target_ns, sensor_period_ns, at_once=self.modes.mode not in MOVING)
+        if self.coasted == 0 and self.age_ns >= 0:
+            pacer.follow(self.age_ns, target_ns, sensor_period_ns, at_once=self.modes.mode not in MOVING)
 
     def arm(self) -> None:
         """The operator's explicit word; the board has the last one."""

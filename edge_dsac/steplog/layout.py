@@ -98,10 +98,9 @@ class RecordLayout:
             ("command", "<f4", (joints,)), ("crc", "<u4"),
         ])  # fmt: skip
         self.bytes = self.dtype.itemsize
-        floats = 2 * joints + 6 + extras  # up to the observation, which is copied as it is
-        self.head = struct.Struct(f"<QqqqqqQHHHHHBBBBf{joints}d{floats}f")
-        self.tail = struct.Struct(f"<{2 * actions + joints}f")
-        self.obs_end = self.head.size + 4 * obs
+        self.record = struct.Struct(
+            f"<QqqqqqQHHHHHBBBBf{joints}d{2 * joints + 6 + extras + obs + 2 * actions + joints}f"
+        )  # all but the CRC
 
     def good(self, record: memoryview | bytes) -> bool:
         return zlib.crc32(record[: self.bytes - 4]) == int.from_bytes(record[self.bytes - 4 : self.bytes], "little")

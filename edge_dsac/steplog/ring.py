@@ -79,15 +79,14 @@ class Ring:
     def append(self, step: Step) -> None:
         layout, frame, command, memory = self.layout, step.frame, step.command, self.memory
         at = self.data_at + self.head % self.capacity * layout.bytes
-        layout.head.pack_into(
+        layout.record.pack_into(
             memory, at, self.head, step.t_host_ns, frame.t_mcu_us, step.late_ns, step.busy_ns, step.frame_age_ns, step.bundle_id,
             frame.seq, frame.answered_seq, command.answers_seq, frame.faults, command.rules, step.mode, step.because, frame.board,
             FRESH * step.fresh | OBS_OK * bool(step.obs.ok), frame.battery_v, *frame.position_rad,
             *frame.velocity_rad_s, *frame.applied, *frame.gyro_rad_s, *frame.accel_m_s2, *frame.extra,
+            *step.obs.vector.tolist(), *step.action.tolist(), *command.applied_action, *command.command,
         )  # fmt: skip
-        obs_end, end = at + layout.obs_end, at + layout.bytes - 4
-        memory[at + layout.head.size : obs_end] = step.obs.vector.tobytes()
-        layout.tail.pack_into(memory, obs_end, *step.action.tolist(), *command.applied_action, *command.command)
+        end = at + layout.bytes - 4
         CRC.pack_into(memory, end, zlib.crc32(self.view[at:end]))
         self.head += 1
         self.words[0] = self.head
