@@ -175,7 +175,7 @@ def test_one_seed_gives_the_same_bytes_twice_and_another_seed_others(library):
 
 
 def test_drop_loses_that_share_of_the_frames(fly):
-    flight = fly("drop:board=0.4@0.1").run(1.0)
+    flight = fly("drop:board=0.4@0.1").run(0.6)
     lost = flight.counters.lost
     assert 0.25 < lost / (lost + len(flight.frames)) < 0.55
     assert flight.errors.total == 0
@@ -209,7 +209,7 @@ def test_duplicate_brings_every_frame_twice_and_one_is_used(fly):
 
 
 def test_reorder_brings_a_frame_after_its_successor(fly):
-    flight = fly("reorder:board=0.3@0.1").run(0.9)
+    flight = fly("reorder:board=0.3@0.1").run(0.7)
     assert flight.counters.stale > 10
     assert (np.diff(flight.column("t_mcu_us")) > 0).all()
     assert (np.diff(flight.column("t_mcu_us")) == 10_000).sum() >= 10  # where the late one was passed over
@@ -217,9 +217,9 @@ def test_reorder_brings_a_frame_after_its_successor(fly):
 
 @pytest.mark.parametrize("kind", ["bitflip", "byteloss"])
 def test_damaged_frames_are_counted_and_never_used(fly, kind):
-    flight = fly(f"{kind}:board=0.3@0.1", speed_rad_s=1.0).run(0.9)
+    flight = fly(f"{kind}:board=0.3@0.1", speed_rad_s=1.0).run(0.7)
     hurt = flight.board.from_board.touched
-    assert 0.2 < hurt / 160 < 0.45
+    assert 0.2 < hurt / 120 < 0.45
     assert 0.8 * hurt < flight.errors.total < 1.2 * hurt  # a lost delimiter makes one of two, a new zero two of one
     assert hurt - 1 <= flight.counters.lost < 1.1 * hurt  # no hurt frame was used, hardly a whole one was lost with it
     ticks = flight.column("t_mcu_us") / 1e6
@@ -230,7 +230,7 @@ def test_damaged_frames_are_counted_and_never_used(fly, kind):
 def test_damage_on_the_way_to_the_board_is_counted_there_and_costs_those_commands_only(fly):
     flight = fly("bitflip:host=0.2@0.1").run(0.1)
     flight.link.port = Recorded(flight.port)
-    flight.drive(0.7, 0.2)
+    flight.drive(0.6, 0.2)
     hurt = flight.board.from_host.touched
     assert hurt >= 8
     told = [packet.payload[1] for packet in Deframer(SPEC).feed(flight.link.port.heard) if packet.message == MessageId.TELEMETRY]
@@ -252,10 +252,10 @@ def test_stall_is_a_board_that_stands_still_and_goes_on(fly):
 def test_disconnect_takes_the_port_away_for_its_duration_and_brings_another(library, tmp_path):
     cable = Pty(tmp_path / "board")
     cable.plug()
-    board, served = VirtualBoard(SPEC, Bench(), 1, (parse_fault("disconnect@0.2+0.3"),), library), Served()
+    board, served = VirtualBoard(SPEC, Bench(), 1, (parse_fault("disconnect@0.1+0.3"),), library), Served()
     link = SerialLink(SPEC, lambda: open_port(str(cable.link), SPEC.link.baud), clock=lambda: board.ticks * MS, session_id=9)
     absent = 0
-    while board.ticks < 800:
+    while board.ticks < 600:
         one_tick(board, cable, served, None)
         link.receive()
         link.reopen_if_gone(board.ticks * MS)
