@@ -38,6 +38,7 @@ KINDS: dict[str, Kind] = {
     "wrap": Kind("the encoder counters stand just before their overflow", 0.0, False, True),
 }
 SIDES = {"both": "frames both ways", "host": "frames from the host", "board": "frames from the board"}
+SHARES = ("drop", "duplicate", "reorder", "bitflip", "byteloss")
 FOREVER_S = 1e9
 
 
@@ -72,16 +73,38 @@ def parse_fault(text: str) -> Fault:
         raise FaultError(f"fault {text!r}: {kind!r} is not known; {guess(kind, list(KINDS))}")
     if side not in SIDES:
         raise FaultError(f"fault {text!r}: side {side!r} is not known; {guess(side, list(SIDES))}")
-    try:
-        value = float(match["value"]) if match["value"] else KINDS[kind].default
-    except ValueError:
-        raise FaultError(f"fault {text!r}: {match['value']!r} is not a number") from None
-    if kind in ("drop", "duplicate", "reorder", "bitflip", "byteloss") and not 0.0 <= value <= 1.0:
-        raise FaultError(f"fault {text!r}: expected a share from 0 to 1, got {value:g}")
+    if match["side"] and not KINDS[kind].on_link:
+        raise FaultError(f"fault {text!r}: a side is for what happens to frames; {kind} happens to the board")
     if KINDS[kind].once and match["start"] is None:
         raise FaultError(f"fault {text!r}: it happens once; say when, as in {kind}@5")
-    duration = float(match["duration"]) if match["duration"] else FOREVER_S
-    return Fault(kind, value, side, float(match["start"] or 0.0), duration)  # type: ignore[arg-type]
+    if KINDS[kind].once and match["duration"]:
+        raise FaultError(f"fault {text!r}: it happens once and has no duration; write {kind}@{match['start']}")
+    value = read_value(text, kind, match["value"])
+    duration_s = read_seconds(text, match["duration"]) if match["duration"] else FOREVER_S
+    return Fault(kind, value, side, read_seconds(text, match["start"] or "0"), duration_s)  # type: ignore[arg-type]
+
+
+def read_value(text: str, kind: str, written: str | None) -> float:
+    if not written:
+        return KINDS[kind].default
+    if not KINDS[kind].default:
+        raise FaultError(f"fault {text!r}: {kind} takes no value; times are written @START+DURATION")
+    try:
+        value = float(written)
+    except ValueError:
+        raise FaultError(f"fault {text!r}: {written!r} is not a number") from None
+    if kind in SHARES and not 0.0 <= value <= 1.0:
+        raise FaultError(f"fault {text!r}: expected a share from 0 to 1, got {value:g}")
+    if value < 0.0:
+        raise FaultError(f"fault {text!r}: expected 0 ms or more, got {value:g}")
+    return value
+
+
+def read_seconds(text: str, written: str) -> float:
+    try:
+        return float(written)
+    except ValueError:
+        raise FaultError(f"fault {text!r}: {written!r} is not a time in seconds") from None
 
 
 def guess(word: str, known: list[str]) -> str:

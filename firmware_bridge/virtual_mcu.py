@@ -21,7 +21,7 @@ import numpy as np
 from edge_dsac.records import BoardMode, Float, Readings
 from edge_dsac.spec.robot import RobotSpec
 from firmware_bridge.build import build_host_library
-from firmware_bridge.faults import KINDS, Fault, LossyWay
+from firmware_bridge.faults import KINDS, Fault, FaultError, LossyWay
 from firmware_bridge.framing import Deframer
 from firmware_bridge.messages import MessageId
 from firmware_bridge.wire import Wire
@@ -232,6 +232,8 @@ def serve(
     lockstep: bool = False, clock: Callable[[], int] = time.monotonic_ns, sleep: Callable[[float], None] = time.sleep,
 ) -> Served:  # fmt: skip
     """The board on a pty until it is asked to stop. `pose` is kept 25 times a second for a picture of the robot."""
+    if lockstep and any(fault.kind == "disconnect" for fault in board.faults):
+        raise FaultError("fault disconnect: not in lock-step, where no time passes while nobody can write; leave out --lockstep")
     served = Served()
     cable.plug()
     run = serve_lockstep if lockstep else serve_realtime

@@ -148,7 +148,7 @@ def parse(message: MessageId, payload: bytes) -> np.void:
     return np.frombuffer(payload, PAYLOADS[message])[0]  # type: ignore[no-any-return]
 
 
-def make_payload(message: MessageId, **values: Any) -> bytes:
+def make_payload(message: MessageId, /, **values: Any) -> bytes:
     record = np.zeros((), PAYLOADS[message])
     for name, value in values.items():
         record[name] = value
