@@ -6,6 +6,8 @@ For each rate and each busy neighbour it runs, in this order and in one process:
 machine's floor), then the loop on the virtual board. `own` is Python's share: the whole tick less inference and the wire.
 A miss of our own: the tick was not over one period after its deadline. A miss of the bus: no fresh frame at the tick; it is
 coasted over. The naive loop (read_until, a codec in Python, torch eager) is timed in the same run for the ratio.
+`yardstick`: a fixed piece of Python, timed at every tick of the empty loop and, for comparison, without any pause: how much slower
+this machine is right after a sleep, and how much of the loop's figures is the machine's.
 """
 
 from __future__ import annotations
@@ -80,8 +82,8 @@ class Stopwatch:
 def spread_us(ns: np.ndarray) -> dict[str, float]:
     if not len(ns):
         return {}
-    p50, p99, p999 = np.percentile(ns, [50, 99, 99.9])
-    return {"p50": round(p50 / 1e3, 2), "p99": round(p99 / 1e3, 2), "p999": round(p999 / 1e3, 2), "max": round(float(ns.max()) / 1e3, 2)}
+    p10, p50, p99, p999 = (round(float(value), 2) for value in np.percentile(ns, [10, 50, 99, 99.9]) / 1e3)
+    return {"p10": p10, "p50": p50, "p99": p99, "p999": p999, "max": round(float(ns.max()) / 1e3, 2)}
 
 
 def spec_at(hz: int, folder: Path) -> tuple[RobotSpec, Path]:
@@ -196,12 +198,29 @@ def floor(hz: int, seconds: float) -> dict[str, Any]:
     """An empty loop on the same schedule: what the machine itself misses."""
     pacer = Pacer(1_000_000_000 // hz)
     late = np.zeros(int(hz * seconds * 1.2) + 1000, np.int64)
+    work = np.zeros_like(late)
     pacer.start()
     end, count = pacer.deadline_ns + int(seconds * 1e9), 0
     while pacer.deadline_ns < end:
         late[count] = pacer.wait()
+        work[count] = yardstick()
         count += 1
-    return {"floor_misses": int((late[:count] > pacer.period_ns).sum()) + pacer.missed, "floor_late_us": spread_us(late[:count])}
+    return {
+        "floor_misses": int((late[:count] > pacer.period_ns).sum()) + pacer.missed,
+        "floor_late_us": spread_us(late[:count]),
+        "yardstick_us": spread_us(work[:count]),
+        "yardstick_hot_us": spread_us(np.array([yardstick() for _ in range(3000)])),
+    }
+
+
+def yardstick() -> int:
+    """ns that a fixed piece of plain Python takes; some 25 us on a quick machine."""
+    begin = time.perf_counter_ns()
+    total, parts = 0.0, []
+    for i in range(150):
+        total += i * 0.5
+        parts.append((i, total))
+    return time.perf_counter_ns() - begin
 
 
 def ordinary() -> None:
