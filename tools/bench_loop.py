@@ -50,30 +50,24 @@ from firmware_bridge.rehearsal import make_rehearsal_link
 LOOP_CPU, OTHER_CPU = 0, 1
 HIDDEN = 64  # the size that balances the robot
 WARM_S = 1.0
+WARM_TICKS = 40_000
 
 
 class Stopwatch:
-    """Times every call of one method of one object, where it stands. Preallocated: it must not grow."""
+    """Times one method of one object where it stands: what it took at each tick, 0 where it was not called."""
 
-    def __init__(self, part: Any, name: str, size: int) -> None:
+    def __init__(self, part: Any, name: str, tick: list[int], size: int) -> None:
         self.part, self.name = part, name
-        self.spent_ns = np.zeros(size, np.int64)
-        self.calls = 0
+        self.spent_ns = np.zeros(size, np.int64)  # beforehand: it must not grow
         inner, spent, clock = getattr(part, name), self.spent_ns, time.perf_counter_ns
 
         def call(*values: Any) -> Any:
             begin = clock()
             result = inner(*values)
-            spent[self.calls] = clock() - begin
-            self.calls += 1
+            spent[tick[0]] = clock() - begin
             return result
 
         setattr(part, name, call)
-
-    def take(self, count: int) -> np.ndarray:
-        """One entry per tick. A call that was not made (coasting, damped) cost nothing; at which tick is not known: the end is padded."""
-        taken = self.spent_ns[: min(self.calls, count)]
-        return np.concatenate([taken, np.zeros(count - len(taken), np.int64)])
 
     def remove(self) -> None:
         delattr(self.part, self.name)
@@ -133,11 +127,12 @@ class Rig:
         observer, engine, limiter = Observer(self.spec), make_policy(self.spec), Limiter(self.spec)
         self.link, self.ring = link, Ring.create(folder / f"ring{hz}", self.spec, 4096)
         self.loop = ControlLoop(self.spec, link, observer, Slot(engine), limiter, self.ring, Conduct(rearm=True, overwrite_log=True))
-        self.watches = {
-            "receive": Stopwatch(link, "receive", size), "observe": Stopwatch(observer, "observe", size),
-            "act": Stopwatch(self.loop.slot, "act", size), "limit": Stopwatch(limiter, "limit", size),
-            "send": Stopwatch(link, "send", size), "log": Stopwatch(self.ring, "append", size),
+        self.tick = [0]  # which one is under way
+        watched = {
+            "receive": (link, "receive"), "observe": (observer, "observe"), "act": (self.loop.slot, "act"), "limit": (limiter, "limit"),
+            "send": (link, "send"), "log": (self.ring, "append"),
         }  # fmt: skip
+        self.watches = {stage: Stopwatch(part, name, self.tick, size) for stage, (part, name) in watched.items()}
         self.pacer = Pacer(1_000_000_000 // hz, rehearse=Rehearsal(self.spec, self.loop, make_rehearsal_link(self.spec)))
         self.late_ns, self.busy_ns = np.zeros(size, np.int64), np.zeros(size, np.int64)
 
@@ -146,11 +141,11 @@ class Rig:
         self.loop.arm()
         self.tick_for(WARM_S)
         for watch in self.watches.values():
-            watch.calls = 0
+            watch.spent_ns[:] = 0
         coasted, missed, trimmed = self.loop.coasted_total, self.pacer.missed, self.pacer.trimmed_ns
         count, unlinked, drift = self.tick_for(seconds)
         late, busy = self.late_ns[:count], self.busy_ns[:count]
-        stages = {name: watch.take(count) for name, watch in self.watches.items()}
+        stages = {name: watch.spent_ns[:count] for name, watch in self.watches.items()}
         outside = stages["act"] + stages["receive"] + stages["send"]
         return {
             "hz": round(1e9 / self.pacer.period_ns),
@@ -163,7 +158,7 @@ class Rig:
             "own_us": spread_us(busy - outside),
             "late_us": spread_us(late),
             "tick_us": spread_us(busy),
-            "stages_us": {name: spread_us(ns) for name, ns in stages.items()},
+            "stages_us": {name: spread_us(ns[ns > 0]) for name, ns in stages.items()},
         }
 
     def tick_for(self, seconds: float) -> tuple[int, int, float]:
@@ -175,6 +170,7 @@ class Rig:
         count = still = first = last = trimmed = 0
         while pacer.deadline_ns < end:
             late = pacer.wait()
+            self.tick[0] = count
             begin = clock()
             first, last, trimmed = first or begin - late - pacer.trimmed_ns, begin - late, pacer.trimmed_ns
             loop.tick(late)
@@ -252,7 +248,7 @@ def growth(rig: Rig, ticks: int = 100_000) -> dict[str, int]:
     rig.loop.tick(0)
     gc.collect()
     tracemalloc.start()
-    for _ in range(200):
+    for _ in range(WARM_TICKS):  # until CPython's own lists of free tuples are full: some 100 kB, once
         rig.loop.tick(0)
     before = tracemalloc.get_traced_memory()[0]
     for _ in range(ticks):
