@@ -9,6 +9,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from mujoco.rendering.classic.gl_context import GLContext
 
 from edge_dsac.records import Float
 from edge_dsac.spec.robot import RobotSpec
@@ -43,6 +44,10 @@ class Camera:
 
 def open_renderer(spec: RobotSpec, width: int, height: int) -> tuple[Any, Any]:
     model = load_model(spec)
+    if "glfw" in GLContext.__module__ and not os.environ.get("DISPLAY"):  # it would end the whole process
+        raise RenderError(
+            "cannot draw: mujoco was imported before sim, which chooses a way without a screen; import sim first, or set MUJOCO_GL"
+        )
     try:
         return model, mujoco.Renderer(model, height, width)
     except Exception as error:  # each GL platform fails with an exception of its own

@@ -8,7 +8,6 @@ from edge_dsac.spec.robot import load_robot
 from firmware_bridge.link import SerialLink
 from firmware_bridge.virtual_mcu import LockstepBoard, VirtualBoard
 
-pytest.importorskip("mujoco")
 pytestmark = pytest.mark.slow
 
 
