@@ -8,6 +8,7 @@ here; ARM is the caller's word, addressed to one boot of one board.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge_dsac.records import CommandFrame, Fault, SensorFrame
 from edge_dsac.spec.robot import RobotSpec
@@ -74,6 +75,15 @@ class FaultRaised:
     value: float
 
 
+class Stamps(NamedTuple):
+    """Of one question and answer, as ClockSync takes them."""
+
+    host_send_ns: int
+    mcu_receive_us: int
+    mcu_send_us: int
+    host_receive_ns: int
+
+
 Event = LinkUp | LinkRefused | LinkDown | NewBoot | Acked | FaultRaised
 
 
@@ -102,6 +112,7 @@ class Session:
         self.last_shown = (0, 0)  # seq and t_mcu_us of the last telemetry, or of the HELLO before the first
         self.heard_ns = self.hello_ns = self.sent_ns = self.sync_ns = self.asked_ns = -(1 << 62)
         self.question_ns: int | None = None  # the TIME_SYNC that is not answered yet
+        self.stamps: Stamps | None = None  # of an answer whose way back is not known yet
         self.replies: list[bytes] = []
         self.theirs = FactsReader()
         self.expected = SAYS[Role.BOARD if role == Role.HOST else Role.HOST]
@@ -147,8 +158,14 @@ class Session:
         if packet is None:
             return None
         self.newest = None
-        self.last_frame = self.wire.decode_telemetry(packet)
-        return self.last_frame
+        self.last_frame = frame = self.wire.decode_telemetry(packet)
+        if self.stamps is not None:
+            self.exchange(self.stamps._replace(mcu_send_us=frame.t_mcu_us, host_receive_ns=self.heard_ns))
+        return frame
+
+    def exchange(self, stamps: Stamps) -> None:
+        self.stamps = None
+        self.clock.exchange(*stamps)
 
     def on_hello(self, packet: Packet, now_ns: int) -> None:
         if packet.protocol != PROTOCOL_MAJOR:
@@ -186,6 +203,7 @@ class Session:
         self.peer_session = session
         self.last_seq, self.last_shown = hello.seq, (hello.seq, hello.t_mcu_us)
         self.newest = self.last_frame = self.question_ns = None
+        self.stamps = None
         self.wire.reset()
         self.clock.restart()
 
@@ -214,8 +232,10 @@ class Session:
         if self.role == Role.HOST:
             if host_send != self.question_ns:
                 return  # the answer to another question than the last: late, doubled, or of another boot
-            self.question_ns, full = None, self.wire.full_time_us
-            self.clock.exchange(host_send, full(receive), full(send), now_ns)
+            # A host that looks once per tick sees the answer up to a tick after it came. For the way back a younger message is
+            # better: the frame that is taken at the same look.
+            full, self.question_ns = self.wire.full_time_us, None
+            self.stamps = Stamps(host_send, full(receive), full(send), now_ns)
         else:
             stamp = now_ns // 1000 & 0xFFFFFFFF
             answer = make_payload(MessageId.TIME_SYNC, host_send_ns=host_send, mcu_receive_us=stamp, mcu_send_us=stamp)
@@ -240,6 +260,8 @@ class Session:
     def poll(self, now_ns: int) -> list[bytes]:
         """Whatever is due now; call it at every tick."""
         out, self.replies = self.replies, []
+        if self.stamps is not None and now_ns > self.stamps.host_receive_ns:
+            self.exchange(self.stamps)  # no frame came with the answer
         if self.state in (LinkState.UP, LinkState.REFUSED) and now_ns - self.heard_ns > SILENCE_MS * MS:
             self.down(LinkEvent.SILENCE)
         if self.state == LinkState.DOWN:

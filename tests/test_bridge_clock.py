@@ -211,4 +211,5 @@ def test_an_overflow_between_a_frame_and_an_answer_is_seen_through():
     board.session.poll(asked)
     board.now_ns += 2 * MS
     board.say(MessageId.TIME_SYNC, struct.pack("<QII", asked, 0, 0))
+    board.session.poll(board.now_ns + 1)
     assert (board.session.clock.exchanges, board.session.clock.disagreeing) == (2, 0)

@@ -361,10 +361,28 @@ def test_only_the_answer_to_the_last_clock_question_counts_and_only_once():
     assert desk.session.clock.exchanges == 0
     for _ in range(3):
         desk.hear(MessageId.TIME_SYNC, answer)
+    desk.wait(1)  # no frame came with it: its own stamps are taken at the next look
+    desk.wait(1)
     assert desk.session.clock.exchanges == 1
     # Round trip 1 ms of which the board took 0.1: the midpoints 5.00005 s and asked + 0.5 ms are one instant.
     assert desk.session.clock.host_ns_of(5_000_050) == asked + 500_000
     assert desk.session.clock.uncertainty_ns == 450_000
+
+
+def test_the_way_back_is_measured_by_the_frame_that_is_taken_with_the_answer():
+    """A loop at 100 Hz sees the answer up to 10 ms late; the frame beside it left the board just now."""
+    desk = Desk().greeted()
+    asked = desk.now_ns
+    answer = make_payload(MessageId.TIME_SYNC, host_send_ns=asked, mcu_receive_us=5_000_000, mcu_send_us=5_000_100)
+    desk.now_ns += 10 * MS
+    desk.hear(MessageId.TIME_SYNC, answer)
+    desk.hear(MessageId.TELEMETRY, t_us=5_009_600)
+    desk.session.poll(desk.now_ns)
+    assert desk.session.take_frame() is not None
+    # Out: asked is 5.0 s or later. Back: 5.0096 s is asked + 10 ms or earlier. So the offset is known to 0.4 ms, not to 10.
+    assert desk.session.clock.exchanges == 1
+    assert desk.session.clock.uncertainty_ns == 200_000
+    assert desk.session.clock.host_ns_of(5_000_000) == asked + 200_000
 
 
 # Who says what.

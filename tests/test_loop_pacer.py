@@ -128,6 +128,21 @@ def test_the_grid_moves_by_a_thousandth_of_a_period_while_running():
     assert pacer.deadline_ns == before
 
 
+@pytest.mark.parametrize("delay_ns", [100_000, 700_000, 1_600_000])
+def test_frames_that_take_longer_than_was_hoped_are_waited_for(delay_ns):
+    """Frames each 5 ms that arrive `delay_ns` later, wanted 0.5 ms old: a tick must not read the one before last for ever."""
+    _, pacer = make_pacer(period_ns=10_000_000)
+    every, phase, ages = 5_000_000, 1_234_567, []
+    for _ in range(6000):
+        start = pacer.deadline_ns
+        pacer.wait()
+        ages.append((start - delay_ns - phase) % every + delay_ns)
+        pacer.follow(ages[-1], 500_000, every, at_once=False)
+    settled = ages[-1000:]
+    assert sum(age > every for age in settled) < 50  # nearly always the newest frame
+    assert max(500_000, delay_ns) - 50_000 <= sorted(settled)[500] <= max(500_000, delay_ns) + 200_000
+
+
 def test_following_settles_on_the_target_and_stays():
     _, pacer = make_pacer()
     frame_ns = pacer.deadline_ns + 123_456  # frames every 5 ms from here; ticks every 1 ms

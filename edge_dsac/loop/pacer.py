@@ -15,6 +15,7 @@ from dataclasses import dataclass
 SPIN_NS = 100_000  # the kernel wakes a FIFO thread 20-60 us late; the rest is spun away
 WIDEST_TRIM = 1 / 1000  # of a period per tick: invisible to a controller, yet faster than any crystal drifts
 TRIM_GAIN = 1 / 64
+IMPATIENCE, CALM, MOST_PATIENCE = 1 / 50, 0.9995, 0.3  # of a sensor period, per frame that came too late; per tick; at most
 REHEARSALS = 2  # the first one is slow, for it meets cold caches; the second one shows that they are warm
 ROOM = 2  # a rehearsal starts only if there is time for so many usual ones: it must never delay the deadline
 FIRST_GUESS_NS = 150_000
@@ -31,6 +32,7 @@ class Pacer:
     spin_ns: int = SPIN_NS
     rehearse: Callable[[], None] | None = None
     rehearsal_ns: float = FIRST_GUESS_NS  # longer than nine of ten took
+    patience_ns: float = 0.0  # added to the age that is wanted, where frames come later than that
     deadline_ns: int = 0
     missed: int = 0
     trimmed_ns: int = 0
@@ -81,7 +83,11 @@ class Pacer:
 
         `at_once` while the motors are off; otherwise by at most a thousandth of a period.
         """
-        error = (age_ns - target_ns + every_ns // 2) % every_ns - every_ns // 2  # positive: we start too late
+        if age_ns > every_ns + target_ns // 2:  # the frame that should have been there was still on its way
+            self.patience_ns = min(self.patience_ns + every_ns * IMPATIENCE, MOST_PATIENCE * every_ns)
+        else:
+            self.patience_ns *= CALM
+        error = (age_ns - target_ns - int(self.patience_ns) + every_ns // 2) % every_ns - every_ns // 2  # positive: we start too late
         if at_once:
             shift = -error
         else:
