@@ -27,7 +27,7 @@ from sim.rollout import Rollout
 SEARCH = {
     "balance_bot": {
         "pitch_kp": (1.5, 12.0), "pitch_kd": (0.05, 1.2), "speed_kp": (0.02, 0.6), "speed_ki": (0.0, 0.5), "lean_limit_rad": (0.1, 0.35),
-        "yaw_kp": (0.02, 0.4),
+        "yaw_kp": (0.02, 0.4), "yaw_ff": (0.0, 0.3),
     },
     "rover": {"speed_kp": (0.1, 2.0), "speed_ff": (0.3, 1.2), "yaw_kp": (0.0, 0.5), "yaw_ff": (0.0, 0.5)},
 }  # fmt: skip

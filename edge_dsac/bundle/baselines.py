@@ -36,7 +36,7 @@ class CascadedPd:
         lean = gains.balance_rad + gains.speed_kp * speed_error + gains.speed_ki * see[..., self.integral]
         lean = clipped(lean, gains.lean_limit_rad)
         common = gains.pitch_kp * (see[..., self.pitch] - lean) + gains.pitch_kd * see[..., self.pitch_rate]
-        differential = gains.yaw_kp * (see[..., self.yaw_target] - see[..., self.yaw_rate])
+        differential = gains.yaw_kp * (see[..., self.yaw_target] - see[..., self.yaw_rate]) + gains.yaw_ff * see[..., self.yaw_target]
         return clipped(shares(common, differential) @ self.to_action, 1.0)
 
 

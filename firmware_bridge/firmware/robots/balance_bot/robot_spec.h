@@ -31,7 +31,7 @@
 #define BALANCE_RAD 0.0f
 #define WHEEL_RADIUS_M 0.04f
 #define WHEELS_TILT_WITH_BODY 1.0f
-#define CLOSED_SEED 0xfa5ec7ddu
+#define CLOSED_SEED 0xda498ed6u
 
 static const float JOINT_SIGN[2] = {1.0f, -1.0f};
 static const float RAD_PER_COUNT[2] = {0.000383495283f, 0.000383495283f};
@@ -40,7 +40,7 @@ static const float COMMAND_SLEW_PER_S[2] = {50.0f, 50.0f};
 static const float OVERSPEED_RAD_S[2] = {60.0f, 60.0f};
 static const float IMU_SIGN[3] = {1.0f, 1.0f, 1.0f};
 static const uint8_t IMU_AXIS[3] = {0, 1, 2}; /* which sensor axis is body x, y, z */
-static const uint8_t FIRMWARE_FINGERPRINT[8] = {0xc9, 0x81, 0x9c, 0x3f, 0x06, 0xe9, 0xed, 0x2a};
+static const uint8_t FIRMWARE_FINGERPRINT[8] = {0x04, 0x19, 0x7c, 0xe6, 0x93, 0x45, 0x05, 0x42};
 
 /* What this firmware was built from, for a host that was built from something else. */
 static const char SPEC_TEXT[] =
@@ -50,6 +50,7 @@ static const char SPEC_TEXT[] =
     "balance_pd.pitch_kp = 7.0\n"
     "balance_pd.speed_ki = 0.31\n"
     "balance_pd.speed_kp = 0.42\n"
+    "balance_pd.yaw_ff = 0.1\n"
     "balance_pd.yaw_kp = 0.14\n"
     "battery.cutoff_v = 9.0\n"
     "battery.lsb_per_v = 1000.0\n"
