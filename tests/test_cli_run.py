@@ -52,8 +52,21 @@ def board(tmp_path):
             one.process.communicate()
 
 
-def start_run(board, folder, *options, robot="balance_bot"):
-    command = [*EDGE_DSAC, "run", "--robot", robot, "--port", str(board.path), "--log", str(folder), "--json", *options]
+def start_run(board, folder, *options, robot="balance_bot", rearm=True):
+    """`rearm`: a machine that stands still for 50 ms damps a flight, rightly; a test of something else must not fail by it."""
+    command = [
+        *EDGE_DSAC,
+        "run",
+        "--robot",
+        robot,
+        "--port",
+        str(board.path),
+        "--log",
+        str(folder),
+        "--json",
+        *options,
+        *["--rearm"] * rearm,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -84,7 +97,8 @@ def test_a_flight_balances_for_its_time_and_ends_with_the_motors_off(board, tmp_
     one = board()
     code, summary, said = finish(start_run(one, tmp_path / "log", "--seconds", "5", "--speed", "0.2"))
     assert code == 0, said
-    assert (summary["ended"], summary["mode"], summary["board_still"]) == ("TIME_UP", "RUNNING", True)
+    assert (summary["ended"], summary["board_still"]) == ("TIME_UP", True)
+    assert summary["mode"] in ("RUNNING", "COASTING")
     log = open_log(tmp_path / "log")
     assert summarise(log)["gaps"] == 0
     assert not (tmp_path / "log" / "ring").exists()  # drained and gone
@@ -122,24 +136,24 @@ def test_a_board_that_dies_damps_and_is_reported(board, tmp_path):
 
 def test_a_pulled_cable_is_survived_and_the_motors_are_taken_again_only_with_rearm(board, tmp_path):
     one = board("--fault", "disconnect@4+1")
-    code, summary, said = finish(start_run(one, tmp_path / "log", "--seconds", "9", "--rearm"))
+    code, summary, said = finish(start_run(one, tmp_path / "log", "--seconds", "9"))
     assert code == 0, said
     assert summary["link"]["reconnects"] == 1
     modes = [stretch["mode"] for stretch in summary["flight"]["modes"]]
     assert "DAMPED" in modes
-    assert summary["mode"] == "RUNNING"
+    assert summary["mode"] in ("RUNNING", "COASTING")
 
 
 def test_without_rearm_a_pulled_cable_leaves_the_robot_to_its_board(board, tmp_path):
     one = board("--fault", "disconnect@4+0.5")
-    code, summary, _ = finish(start_run(one, tmp_path / "log", "--seconds", "8"))
+    code, summary, _ = finish(start_run(one, tmp_path / "log", "--seconds", "8", rearm=False))
     assert code == 1
     assert summary["mode"] == "DAMPED"
 
 
 def test_lossy_frames_are_coasted_over(board, tmp_path):
     one = board("--fault", "drop=0.03", "--fault", "bitflip=0.01", "--fault", "duplicate=0.02", "--fault", "reorder=0.01")
-    code, summary, said = finish(start_run(one, tmp_path / "log", "--seconds", "8", "--rearm"))
+    code, summary, said = finish(start_run(one, tmp_path / "log", "--seconds", "8"))
     assert code == 0, said
     assert summary["mode"] in ("RUNNING", "COASTING")
     assert one.stop()["frames_hurt"] > 50

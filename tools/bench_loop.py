@@ -111,7 +111,7 @@ def make_policy(spec: RobotSpec) -> NumpyMlp:
 class Rig:
     """The loop with every part timed, on a virtual board in its own process."""
 
-    def __init__(self, hz: int, seconds: float, folder: Path) -> None:
+    def __init__(self, hz: int, seconds: float, folder: Path, rehearse: bool = True) -> None:
         self.spec, toml = spec_at(hz, folder)
         size = int(hz * (seconds + WARM_S) * 1.2) + 20_000
         link_path = folder / f"board{hz}"
@@ -133,7 +133,8 @@ class Rig:
             "send": (link, "send"), "log": (self.ring, "append"),
         }  # fmt: skip
         self.watches = {stage: Stopwatch(part, name, self.tick, size) for stage, (part, name) in watched.items()}
-        self.pacer = Pacer(1_000_000_000 // hz, rehearse=Rehearsal(self.spec, self.loop, make_rehearsal_link(self.spec)))
+        rehearsal = Rehearsal(self.spec, self.loop, make_rehearsal_link(self.spec)) if rehearse else None
+        self.pacer = Pacer(1_000_000_000 // hz, rehearse=rehearsal)
         self.late_ns, self.busy_ns = np.zeros(size, np.int64), np.zeros(size, np.int64)
 
     def fly(self, seconds: float) -> dict[str, Any]:
@@ -285,6 +286,7 @@ def main() -> int:
     parser.add_argument("--hz", type=int, nargs="+", default=[500, 1000, 2000])
     parser.add_argument("--busy", nargs="+", choices=["none", "other", "same"], default=["none", "other", "same"])
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output; progress on standard error")
+    parser.add_argument("--no-rehearsal", action="store_true", help="without going through each tick on a double before its deadline")
     parser.add_argument("--skip-naive", action="store_true", help="leave out the naive loop (needs torch)")
     parser.add_argument("--skip-growth", action="store_true", help="leave out the 100000 ticks under tracemalloc")
     args = parser.parse_args()
@@ -297,7 +299,7 @@ def main() -> int:
     print("   hz   busy   ticks  own  floor   bus   own p50    p99    p999   late p50    p99    p999  (misses; us)", file=out)
     with tempfile.TemporaryDirectory() as name:
         for hz in args.hz:
-            rig = Rig(hz, args.seconds, Path(name))
+            rig = Rig(hz, args.seconds, Path(name), rehearse=not args.no_rehearsal)
             for busy in args.busy:
                 neighbour = BusyNeighbour(busy)
                 try:

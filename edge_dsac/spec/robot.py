@@ -114,9 +114,7 @@ class BalancePd:
     speed_ki: float = fact("rad of lean per m of speed-error integral", low=0.0, high=10.0)
     lean_limit_rad: float = fact("largest lean the speed loop may ask for", low=0.01, high=1.0)
     yaw_kp: float = fact("duty per rad/s of yaw-rate error", low=0.0, high=10.0)
-    yaw_ff: float = fact(
-        "duty per rad/s of the yaw rate asked for: tyres resist a turn", low=0.0, high=10.0
-    )
+    yaw_ff: float = fact("duty per rad/s of the yaw rate asked for: tyres resist a turn", low=0.0, high=10.0)
     balance_rad: float = fact("lean at which the body stands still", low=-0.5, high=0.5)
 
 
