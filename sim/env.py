@@ -7,6 +7,7 @@ and the truth in `info` for scores.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class RobotVectorEnv(VectorEnv[Float, Float, Float]):
     """`n` robots in one batch. An episode that ended starts again at the next step, as Gymnasium's NEXT_STEP has it."""
 
     def __init__(
-        self, robot: str | RobotSpec, num_envs: int = 1, options: EpisodeOptions = EpisodeOptions(), seed: int = 0, **choices: Any
+        self, robot: str | RobotSpec, num_envs: int = 1, options: EpisodeOptions = EpisodeOptions(), seed: int | None = None, **choices: Any
     ) -> None:
         self.robot = load_robot(robot) if isinstance(robot, str) else robot
         known = EpisodeOptions.__dataclass_fields__
@@ -53,7 +54,7 @@ class RobotVectorEnv(VectorEnv[Float, Float, Float]):
         )
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
-        self.start(seed)
+        self.start(int.from_bytes(os.urandom(4), "little") if seed is None else seed)  # nobody asked for two alike
         clip = self.rollout.observer.layout.clip
         self.single_observation_space = gym.spaces.Box(-clip, clip, dtype=np.float32)
         self.single_action_space = gym.spaces.Box(-1.0, 1.0, (len(self.robot.actions),), np.float32)

@@ -329,3 +329,9 @@ def test_the_baseline_earns_more_than_chance_on_every_robot():
                 total += reward
             earned.append(total.mean())
         assert earned[0] > earned[1] + 10.0, name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_environments_that_nobody_seeds_are_not_alike(name):
+    first, second = (RobotVectorEnv(name, 2, randomization="full").reset()[0] for _ in range(2))
+    assert not np.array_equal(first, second)
