@@ -28,7 +28,7 @@ class Course:
         self.path = make_path(self.points, closed=True)
         tracker = self.rollout.observer.on_path
         tracker.set_path(self.path)
-        tracker.place(np.flatnonzero(where))
+        tracker.place(where)
         # The observer keeps the tracker's place of everybody else: only the polylines were exchanged.
         self.rollout.observer.reference = self.rollout.observer.reference.__class__(path=self.path)
         heading = np.arctan2(self.path.tangents[where, 0, 1], self.path.tangents[where, 0, 0])

@@ -19,7 +19,9 @@ def draw(generator):
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     done = (torch.rand(BATCH, generator=generator, dtype=torch.float64) < 0.1).double()
-    batch = Batch(normal(BATCH, 5), normal(BATCH, 2).clamp(-0.5, 0.5), normal(BATCH), normal(BATCH, 5), done, torch.full((BATCH,), 0.99).double())
+    batch = Batch(
+        normal(BATCH, 5), normal(BATCH, 2).clamp(-0.5, 0.5), normal(BATCH), normal(BATCH, 5), done, torch.full((BATCH,), 0.99).double()
+    )
     return batch, Noise(normal(BATCH, 2), normal(BATCH, 2), normal(2, BATCH))
 
 

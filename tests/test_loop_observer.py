@@ -159,12 +159,11 @@ def test_a_closed_path_can_be_followed_for_ever():
     observer.set_reference(Reference(path=eight))
     tracker = observer.on_path
     for along in np.arange(0.0, 2.5 * float(eight.length_m[0]), 0.05):
-        point, tangent = tracker.at(np.array([along]))
-        tracker.x_m[:], tracker.y_m[:] = point[:, 0], point[:, 1]
-        tracker.heading_rad[:] = np.arctan2(tangent[:, 1], tangent[:, 0])
+        tracker.x_m, tracker.y_m, tangent_x, tangent_y = tracker.at(float(along))
+        tracker.heading_rad = math.atan2(tangent_y, tangent_x)
         tracker.look()
-        assert abs(tracker.cross_m[0]) < 1e-3
-        assert tracker.along_m[0] == pytest.approx(along, abs=0.01)
+        assert abs(tracker.cross_m) < 1e-3
+        assert tracker.along_m == pytest.approx(along, abs=0.01)
 
 
 @pytest.mark.parametrize("spec", [BOT, ROVER], ids=lambda spec: spec.model)

@@ -8,6 +8,7 @@ floats takes 0.03 us, a sum of two arrays of one entry 0.8. Rule that must stay 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from operator import le
 from typing import Any
 
@@ -34,7 +35,8 @@ class One:
     """A single robot: every value is a float."""
 
     batch: tuple[int, ...] = ()
-    arctan2 = staticmethod(math.atan2)
+    arctan2, hypot, cos, sin = (staticmethod(function) for function in (math.atan2, math.hypot, math.cos, math.sin))
+    floor = staticmethod(math.floor)
     is_finite = staticmethod(math.isfinite)
 
     def full(self, value: Any) -> Any:
@@ -48,6 +50,15 @@ class One:
 
     def clamp(self, value: Any, low: Any, high: Any) -> Any:
         return max(min(value, high), low)  # NaN comes through: it compares as false, and stands first
+
+    def each(self, array: Float) -> Any:
+        """`[1]` or `[robots]` -> a value."""
+        return float(array[0])
+
+    def lookup(self, table: Float) -> Callable[[Any], Values]:
+        """`table[1 or robots, entries, k]` -> entry -> k values."""
+        rows = [tuple(row) for row in table[0].tolist()]
+        return rows.__getitem__
 
     def split(self, array: Float) -> Values:
         """`[k]` -> k values."""
@@ -67,7 +78,7 @@ class One:
 class Many:
     """A batch of robots: every value is an array of its shape."""
 
-    arctan2 = staticmethod(np.arctan2)
+    arctan2, hypot, cos, sin = (staticmethod(function) for function in (np.arctan2, np.hypot, np.cos, np.sin))
     is_finite = staticmethod(np.isfinite)
 
     def __init__(self, batch: tuple[int, ...]) -> None:
@@ -84,6 +95,17 @@ class Many:
 
     def clamp(self, value: Any, low: Any, high: Any) -> Any:
         return np.maximum(np.minimum(value, high), low)
+
+    def floor(self, value: Any) -> Any:
+        return np.floor(value).astype(int)
+
+    def each(self, array: Float) -> Any:
+        return np.broadcast_to(array if len(array) == 1 else array.reshape(self.batch), self.batch)
+
+    def lookup(self, table: Float) -> Callable[[Any], Values]:
+        robots = math.prod(self.batch)
+        rows = (np.arange(robots) if len(table) == robots else np.zeros(robots, int)).reshape(self.batch)
+        return lambda entry: self.split(table[rows, entry])
 
     def split(self, array: Float) -> Values:
         """`[..., k]` -> k values."""

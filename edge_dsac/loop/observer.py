@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from edge_dsac.loop.lanes import columns_of, make_lanes, mix
 from edge_dsac.loop.path import Path, PathTracker
 from edge_dsac.records import Observation, SensorFrame, Values
@@ -45,7 +43,7 @@ class Observer:
         names = [extra.name for extra in spec.extras]
         self.radar = [names.index(name) for name in ("radar_x_m", "radar_y_m", "radar_speed_m_s") if name in names]
         terms = {entry.term for entry in spec.observations}
-        self.tracker = PathTracker(int(np.prod(batch))) if terms & PATH_TERMS else None
+        self.tracker = PathTracker(self.lanes) if terms & PATH_TERMS else None
         self.terms = [(getattr(self, f"see_{entry.term}"), entry.history - 1) for entry in spec.observations]
         self.older: list[Values] = [()] * len(self.terms)  # what each term showed at earlier frames, newest first
         self.reference = Reference()
@@ -67,7 +65,7 @@ class Observer:
         self.fresh = self.lanes.full(True) if where is None else self.fresh | where
         self.any_fresh = self.lanes.any(self.fresh)
         if self.tracker:
-            self.tracker.place(slice(None) if where is None else np.flatnonzero(where))
+            self.tracker.place(True if where is None else where)
 
     def observe(self, frame: SensorFrame, ticked: bool = True) -> Observation:
         """`ticked=False`: no time has passed since the last frame, so that the history stands (of robots that begin, it is made)."""
@@ -119,7 +117,9 @@ class Observer:
             self.integral_m = self.integral_m + elapsed_s * (error - self.integral_m * (1.0 / INTEGRAL_LEAK_S))
         if self.tracker:
             turned = [now - last for now, last in zip(frame.position_rad, self.last_position_rad, strict=True)]
-            self.reckon(self.tracker, sum(turned) * self.wheel_share_m, frame.gyro_rad_s[2] * elapsed_s)
+            distance_m, turn_rad = sum(turned) * self.wheel_share_m, frame.gyro_rad_s[2] * elapsed_s
+            finite = self.lanes.is_finite(distance_m + turn_rad)
+            self.tracker.advance(self.lanes.choose(finite, distance_m, 0.0), self.lanes.choose(finite, turn_rad, 0.0))
             self.last_position_rad = frame.position_rad
 
     def filtered_pitch(self, frame: SensorFrame, pitch_rate: Any, elapsed_s: Any) -> Any:
@@ -127,10 +127,6 @@ class Observer:
         keep = self.filter_s / (self.filter_s + elapsed_s)
         pitch = keep * (self.pitch_rad + pitch_rate * elapsed_s) + (1.0 - keep) * by_gravity
         return self.lanes.choose(self.fresh, by_gravity, pitch) if self.any_fresh else pitch
-
-    def reckon(self, tracker: PathTracker, distance_m: Any, turn_rad: Any) -> None:
-        finite = np.isfinite(distance_m + turn_rad)
-        tracker.advance(np.where(finite, distance_m, 0.0).reshape(-1), np.where(finite, turn_rad, 0.0).reshape(-1))
 
     def keep_finite(self, new: Any, old: Any) -> Any:
         """A reading that is missing for one frame must not poison the filters for ever."""
@@ -180,25 +176,21 @@ class Observer:
         return (frame.battery_v,)
 
     def see_cross_track_m(self, frame: SensorFrame) -> Values:
-        return self.of_path(self.on_path.cross_m)
+        return (self.on_path.cross_m,)
 
     def see_heading_error(self, frame: SensorFrame) -> Values:
-        return self.of_path(self.on_path.sin_error, self.on_path.cos_error)
+        return self.on_path.sin_error, self.on_path.cos_error
 
     def see_path_ahead_m(self, frame: SensorFrame) -> Values:
-        return self.lanes.split(self.on_path.ahead_m.reshape((*self.batch, -1)))
+        return self.on_path.ahead_m
 
     def see_path_speed_m_s(self, frame: SensorFrame) -> Values:
-        return (self.speed_m_s * self.of_path(self.on_path.cos_error)[0],)
+        return (self.speed_m_s * self.on_path.cos_error,)
 
     def see_obstacle(self, frame: SensorFrame) -> Values:
         target = [frame.extra[i] for i in self.radar]
         seen = self.lanes.is_finite(target[0])
         return (*(self.lanes.choose(seen, value, 0.0) for value in target), seen * 1.0)
-
-    def of_path(self, *arrays: Any) -> Values:
-        """The tracker's `[n]` arrays as values of the batch's shape."""
-        return self.lanes.split(np.stack(arrays, axis=-1).reshape((*self.batch, len(arrays))))
 
     @property
     def on_path(self) -> PathTracker:

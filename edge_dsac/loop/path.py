@@ -1,17 +1,19 @@
 """Where the robot is along a path: dead reckoning from wheels and gyro, and the path seen from the body.
 
 Knows one polyline per robot and how to walk along it; does not plan, avoid or correct (there is no absolute position
-sensor: the error of dead reckoning is part of the task). Shapes are `[n, ...]`; a single robot is n = 1.
+sensor: the error of dead reckoning is part of the task). One robot in floats or a batch in arrays, as lanes.py has it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edge_dsac.records import Float
+from edge_dsac.loop.lanes import Lanes
+from edge_dsac.records import Float, Values
 from edge_dsac.spec.layout import PATH_AHEAD_M
 
 MAX_STEP_M = 0.2  # a projection never jumps further along the path in one tick: it must not cut across a loop
@@ -64,67 +66,71 @@ def resample(fine: Float, points: int) -> Float:
 class PathTracker:
     """Pose by dead reckoning and progress along the path. `advance` once per frame, then read the attributes."""
 
-    def __init__(self, n: int) -> None:
-        self.x_m, self.y_m, self.heading_rad, self.along_m = (np.zeros(n) for _ in range(4))
-        self.cross_m, self.sin_error, self.cos_error = (np.zeros(n) for _ in range(3))
-        self.ahead_m: Float = np.zeros((n, len(PATH_AHEAD_M), 2))
-        self.rows = np.arange(n)
-        self.path = make_figure_eight()
-        self.set_path(self.path)
+    def __init__(self, lanes: Lanes) -> None:
+        self.lanes = lanes
+        self.x_m = self.y_m = self.heading_rad = self.along_m = lanes.full(0.0)
+        self.cross_m = self.sin_error = self.cos_error = lanes.full(0.0)
+        self.ahead_m: Values = (lanes.full(0.0),) * (2 * len(PATH_AHEAD_M))  # x and y of each point, from the body
+        self.set_path(make_figure_eight())
 
     def set_path(self, path: Path) -> None:
         """One path for all, or one each. Does not move the robot: `place` does."""
-        n = len(self.rows)
-        if path.points_m.shape[0] not in (1, n):
-            raise ValueError(f"path: expected 1 or {n} polylines, got {path.points_m.shape[0]}")
+        robots = math.prod(self.lanes.batch)
+        if path.points_m.shape[0] not in (1, robots):
+            raise ValueError(f"path: expected 1 or {robots} polylines, got {path.points_m.shape[0]}")
         self.path = path
-        self.path_rows = self.rows if path.points_m.shape[0] == n else np.zeros(n, int)
+        self.spacing_m, self.length_m = self.lanes.each(path.spacing_m), self.lanes.each(path.length_m)
+        self.corner = self.lanes.lookup(np.concatenate([path.points_m, path.tangents], axis=-1))
 
-    def place(self, where: Any = slice(None)) -> None:
-        """Puts the robots `where` on the first point of their path, heading along it: how an operator starts one."""
-        rows = self.path_rows[where]
-        self.x_m[where], self.y_m[where] = self.path.points_m[rows, 0, 0], self.path.points_m[rows, 0, 1]
-        self.heading_rad[where] = np.arctan2(self.path.tangents[rows, 0, 1], self.path.tangents[rows, 0, 0])
-        self.along_m[where] = 0.0
+    def place(self, where: Any = True) -> None:
+        """Puts the robots `where` (a mask) on the first point of their path, heading along it: how an operator starts one."""
+        choose = self.lanes.choose
+        x_m, y_m, tangent_x, tangent_y = self.corner(self.lanes.full(0))
+        self.x_m, self.y_m = choose(where, x_m, self.x_m), choose(where, y_m, self.y_m)
+        self.heading_rad = choose(where, self.lanes.arctan2(tangent_y, tangent_x), self.heading_rad)
+        self.along_m = choose(where, 0.0, self.along_m)
 
-    def advance(self, distance_m: Float, turn_rad: Float) -> None:
+    def advance(self, distance_m: Any, turn_rad: Any) -> None:
         middle = self.heading_rad + 0.5 * turn_rad  # the chord of the arc that was driven
-        self.x_m += distance_m * np.cos(middle)
-        self.y_m += distance_m * np.sin(middle)
-        self.heading_rad += turn_rad
+        self.x_m = self.x_m + distance_m * self.lanes.cos(middle)
+        self.y_m = self.y_m + distance_m * self.lanes.sin(middle)
+        self.heading_rad = self.heading_rad + turn_rad
         self.look()
 
     def look(self) -> None:
         """Projects the pose on the path and sees the path from the body."""
-        point, tangent = self.at(self.along_m)
-        off = np.stack([self.x_m, self.y_m], axis=-1) - point
-        self.along_m += np.clip(np.sum(off * tangent, axis=-1), -MAX_STEP_M, MAX_STEP_M)
+        x_m, y_m, tangent_x, tangent_y = self.at(self.along_m)
+        forward_m = (self.x_m - x_m) * tangent_x + (self.y_m - y_m) * tangent_y
+        self.along_m = self.along_m + self.lanes.clamp(forward_m, -MAX_STEP_M, MAX_STEP_M)
         if not self.path.closed:
-            np.clip(self.along_m, 0.0, self.path.length_m[self.path_rows], out=self.along_m)
-        point, tangent = self.at(self.along_m)
-        off = np.stack([self.x_m, self.y_m], axis=-1) - point
-        self.cross_m = tangent[:, 0] * off[:, 1] - tangent[:, 1] * off[:, 0]
-        cos, sin = np.cos(self.heading_rad), np.sin(self.heading_rad)
-        self.sin_error = sin * tangent[:, 0] - cos * tangent[:, 1]
-        self.cos_error = cos * tangent[:, 0] + sin * tangent[:, 1]
-        for i, distance_m in enumerate(PATH_AHEAD_M):
-            seen, _ = self.at(self.along_m + distance_m)
-            dx, dy = seen[:, 0] - self.x_m, seen[:, 1] - self.y_m
-            self.ahead_m[:, i, 0] = cos * dx + sin * dy
-            self.ahead_m[:, i, 1] = cos * dy - sin * dx
+            self.along_m = self.lanes.clamp(self.along_m, 0.0, self.length_m)
+        x_m, y_m, tangent_x, tangent_y = self.at(self.along_m)
+        self.cross_m = tangent_x * (self.y_m - y_m) - tangent_y * (self.x_m - x_m)
+        cos, sin = self.lanes.cos(self.heading_rad), self.lanes.sin(self.heading_rad)
+        self.sin_error = sin * tangent_x - cos * tangent_y
+        self.cos_error = cos * tangent_x + sin * tangent_y
+        ahead: list[Any] = []
+        for distance_m in PATH_AHEAD_M:
+            x_m, y_m, _, _ = self.at(self.along_m + distance_m)
+            dx, dy = x_m - self.x_m, y_m - self.y_m
+            ahead += (cos * dx + sin * dy, cos * dy - sin * dx)
+        self.ahead_m = tuple(ahead)
 
-    def at(self, along_m: Float) -> tuple[Float, Float]:
-        """Point and unit tangent at a distance along the path; an open path goes straight on past its end."""
-        points, tangents, rows = self.path.points_m, self.path.tangents, self.path_rows
-        count = points.shape[1]
-        place = along_m / self.path.spacing_m[rows]
+    def at(self, along_m: Any) -> Values:
+        """Point and unit tangent (x, y, tangent_x, tangent_y) at a distance along the path; an open one goes straight on past its end."""
+        count = self.path.points_m.shape[1]
+        place = along_m / self.spacing_m
+        low = self.lanes.floor(place)
         if self.path.closed:
-            low = np.floor(place).astype(int)
-            share = (place - low)[:, None]
+            share = place - low
             low, high = low % count, (low + 1) % count
         else:
-            low = np.clip(np.floor(place).astype(int), 0, count - 2)
-            share, high = (place - low)[:, None], low + 1
-        point = points[rows, low] + share * (points[rows, high] - points[rows, low])
-        tangent = tangents[rows, low] + np.clip(share, 0.0, 1.0) * (tangents[rows, high] - tangents[rows, low])
-        return point, tangent / np.linalg.norm(tangent, axis=-1, keepdims=True)
+            low = self.lanes.clamp(low, 0, count - 2)
+            share, high = place - low, low + 1
+        x_m, y_m, tangent_x, tangent_y = self.corner(low)
+        next_x_m, next_y_m, next_tangent_x, next_tangent_y = self.corner(high)
+        turn = self.lanes.clamp(share, 0.0, 1.0)
+        tangent_x = tangent_x + turn * (next_tangent_x - tangent_x)
+        tangent_y = tangent_y + turn * (next_tangent_y - tangent_y)
+        length = self.lanes.hypot(tangent_x, tangent_y)
+        return x_m + share * (next_x_m - x_m), y_m + share * (next_y_m - y_m), tangent_x / length, tangent_y / length
