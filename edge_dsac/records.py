@@ -161,3 +161,15 @@ class Step(NamedTuple):
     busy_ns: int  # this tick's own work, from wake-up to the log
     frame_age_ns: int  # sensor instant to tick start, by the session's clock estimate; -1 before the first sync
     fresh: bool = True  # False: no usable new frame at this tick; `frame` and `obs` are the last ones
+
+
+class Outcome(NamedTuple):
+    """One step of n simulated robots. Where an episode ended, `obs` already belongs to the next one."""
+
+    applied: Float  # [n, act] what was really done
+    reward: Float  # [n]
+    next_obs: Float  # [n, obs] what the action led to
+    terminated: Any  # [n] the task is over: nothing comes after
+    truncated: Any  # [n] the episode is over, the task is not
+    obs: Float  # [n, obs] what to act on next
+    info: dict[str, Any]  # truths for scores, [n] each

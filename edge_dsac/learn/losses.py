@@ -2,8 +2,8 @@
 
 Symbols follow arXiv 2310.05858: Q and sigma are a critic's mean and deviation, m the running mean of sigma, alpha the
 entropy's temperature. Rule that must stay true: nothing here keeps state, draws a random number or knows a device.
-The refinements can be switched off one by one (`Refinements`): what is left is DSAC v1, and with the value distribution
-off, SAC.
+The refinements can be switched off one by one (`Objective`): what is left is DSAC v1, and with the value distribution
+off too, SAC.
 """
 
 from __future__ import annotations
@@ -46,12 +46,22 @@ class Noise(NamedTuple):
 class Objective:
     """What is optimised. The defaults are the paper's."""
 
-    critic_loss: Literal["paper", "huber"] = "paper"
+    critic_loss: Literal["paper", "huber", "mse"] = "paper"
+    """paper: sigma is calibrated; huber: the authors' later code; mse: no value distribution, sigma is not trained (SAC)"""
     activation: str = "gelu"
+    """between layers: gelu, relu or tanh"""
+    critic_layer_norm: bool = False
+    """an addition to DSAC-T: layer normalisation, without parameters, in the critics"""
     log_std_range: tuple[float, float] = (-20.0, 0.5)
-    expected_value_substitution: bool = True  # refinement 1
-    twin_value_distributions: bool = True  # refinement 2
-    variance_based_bound: bool = True  # refinement 3
+    """the actor's log-deviation is clamped to this"""
+    expected_value_substitution: bool = True
+    """refinement 1: the mean of the next value is the target of the mean; off: a sample of it"""
+    twin_value_distributions: bool = True
+    """refinement 2: two critics, the smaller counts; off: one"""
+    variance_based_bound: bool = True
+    """refinement 3: the sample for sigma stays within 3 m of the mean; off: it is free"""
+    target_actor: bool = True
+    """the next action comes from a slowly moving copy of the actor; off: from the actor itself (SAC)"""
 
 
 class CriticTargets(NamedTuple):
@@ -72,7 +82,7 @@ def critic_targets(
     with torch.no_grad():
         mean, std = action_distribution(target_actor, batch.next_obs, objective.activation, objective.log_std_range)
         next_act, next_log_prob = squash(mean, std, noise.target, *bounds)
-        q, sigma = value_distribution(target_critics, batch.next_obs, next_act, objective.activation)
+        q, sigma = value_distribution(target_critics, batch.next_obs, next_act, objective.activation, objective.critic_layer_norm)
         sampled = q + noise.z.clamp(-Z_LIMIT, Z_LIMIT) * sigma
         if objective.twin_value_distributions:
             q_next = torch.minimum(q[0], q[1])
@@ -104,11 +114,10 @@ def critic_loss(
     critics: Params, m: Tensor, targets: CriticTargets, batch: Batch, tau_b: float, objective: Objective
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """L_1 + L_2; and (new m, Q, sigma), detached."""
-    q, sigma = value_distribution(critics, batch.obs, batch.act, objective.activation)
+    q, sigma = value_distribution(critics, batch.obs, batch.act, objective.activation, objective.critic_layer_norm)
     m = sigma_means(sigma, m, tau_b)
     y_b = bounded_sample(q.detach(), targets.sample, m, objective)
-    form = paper_form if objective.critic_loss == "paper" else huber_form
-    losses = form(q, sigma, targets.mean, y_b, m.unsqueeze(-1))
+    losses = FORMS[objective.critic_loss](q, sigma, targets.mean, y_b, m.unsqueeze(-1))
     loss = losses.sum() if objective.twin_value_distributions else losses[0]
     return loss, (m, q.detach(), sigma.detach())
 
@@ -131,13 +140,21 @@ def huber_form(q: Tensor, sigma: Tensor, y_q: Tensor, y_b: Tensor, m: Tensor) ->
     return (weight * (for_mean + for_sigma)).mean(dim=-1)
 
 
+def squared_form(q: Tensor, sigma: Tensor, y_q: Tensor, y_b: Tensor, m: Tensor) -> Tensor:
+    """No value distribution: what SAC's critics minimise."""
+    return 0.5 * (q - y_q).square().mean(dim=-1)
+
+
+FORMS = {"paper": paper_form, "huber": huber_form, "mse": squared_form}
+
+
 def actor_loss(
     actor: Params, critics: Params, alpha: Tensor, batch: Batch, noise: Noise, bounds: tuple[Tensor, Tensor], objective: Objective
 ) -> tuple[Tensor, Tensor]:
     """mean(alpha log pi - min Q), with the critics as they were before their step; and log pi, detached."""
     mean, std = action_distribution(actor, batch.obs, objective.activation, objective.log_std_range)
     act, log_prob = squash(mean, std, noise.actor, *bounds)
-    q, _ = value_distribution(critics, batch.obs, act, objective.activation)
+    q, _ = value_distribution(critics, batch.obs, act, objective.activation, objective.critic_layer_norm)
     worth = torch.minimum(q[0], q[1]) if objective.twin_value_distributions else q[0]
     return (alpha * log_prob - worth).mean(), log_prob.detach()
 

@@ -20,13 +20,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": functional.gelu, "
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of the two kinds of network."""
+    """Sizes of the two kinds of network. The defaults are the paper's."""
 
     obs: int
     act: int
     critic_hidden: tuple[int, ...] = (256, 256, 256)
     actor_hidden: tuple[int, ...] = (256, 256, 256)
-    activation: str = "gelu"
 
     @property
     def critic(self) -> tuple[int, ...]:
@@ -37,14 +36,14 @@ class Shape:
         return (self.obs, *self.actor_hidden, 2 * self.act)  # means and log-deviations
 
 
-def mlp(params: Params, x: Tensor, activation: str) -> Tensor:
+def mlp(params: Params, x: Tensor, activation: str, layer_norm: bool = False) -> Tensor:
     """`x[..., batch, in]` -> `[..., batch, out]`; the parameters' leading axes broadcast against x's."""
     nonlinear = ACTIVATIONS[activation]
     last = len(params) // 2 - 1
     for i in range(last + 1):
         x = x @ params[2 * i].transpose(-1, -2) + params[2 * i + 1].unsqueeze(-2)
         if i < last:
-            x = nonlinear(x)
+            x = nonlinear(functional.layer_norm(x, x.shape[-1:]) if layer_norm else x)
     return x
 
 
@@ -60,9 +59,9 @@ def make_params(
     return tuple(params)
 
 
-def value_distribution(critics: Params, obs: Tensor, act: Tensor, activation: str) -> tuple[Tensor, Tensor]:
+def value_distribution(critics: Params, obs: Tensor, act: Tensor, activation: str, layer_norm: bool = False) -> tuple[Tensor, Tensor]:
     """Mean and sigma of the return, `[2, batch]` each for twin critics."""
-    out = mlp(critics, torch.cat((obs, act), dim=-1), activation)
+    out = mlp(critics, torch.cat((obs, act), dim=-1), activation, layer_norm)
     return out[..., 0], functional.softplus(out[..., 1])
 
 

@@ -24,12 +24,19 @@ class Rates:
     """How fast things move. The defaults are the paper's."""
 
     critic_lr: float = 1e-4
+    """learning rate of the critics"""
     actor_lr: float = 1e-4
+    """learning rate of the actor"""
     alpha_lr: float = 3e-4
-    tau: float = 0.005  # Polyak share of the three targets
-    tau_b: float = 0.005  # share of the running means of sigma
-    delay: int = 2  # the actor, alpha and the targets move every so many iterations
+    """learning rate of the entropy's temperature"""
+    tau: float = 0.005
+    """Polyak share of the three targets"""
+    tau_b: float = 0.005
+    """share of the running means of sigma"""
+    delay: int = 2
+    """the actor, alpha and the targets move every so many iterations"""
     tune_alpha: bool = True
+    """off: the temperature stays at its first value"""
     objective: Objective = field(default_factory=Objective)
 
 
@@ -86,12 +93,16 @@ def no_moments(params: Params) -> Moments:
 
 
 def update(
-    state: State, batch: Batch, noise: Noise, bounds: tuple[Tensor, Tensor], rates: Rates, with_actor: bool
+    state: State, batch: Batch, noise: Noise, bounds: tuple[Tensor, Tensor], rates: Rates, with_actor: bool, pace: Tensor | float = 1.0
 ) -> tuple[State, Figures]:
-    """`with_actor` is iteration % delay == 0: a Python bool, so that each of the two forms compiles without a branch."""
+    """`with_actor` is iteration % delay == 0: a Python bool, so that each of the two forms compiles without a branch.
+
+    `pace` scales all learning rates (a schedule).
+    """
     objective = rates.objective
     alpha = state.log_alpha.exp()
-    targets = critic_targets(state.target_critics, state.target_actor, alpha, batch, noise, bounds, objective)
+    next_actor = state.target_actor if objective.target_actor else state.actor
+    targets = critic_targets(state.target_critics, next_actor, alpha, batch, noise, bounds, objective)
 
     def of_critics(critics: Params) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
         loss, (m, q, sigma) = critic_loss(critics, state.m, targets, batch, rates.tau_b, objective)
@@ -99,16 +110,23 @@ def update(
 
     critic_gradient, (loss_q, m, q, sigma) = torch.func.grad(of_critics, has_aux=True)(state.critics)
     critic_steps = state.critic_steps + 1.0
-    critics, critic_moments = adam(state.critics, critic_gradient, state.critic_moments, rates.critic_lr, critic_steps)
+    critics, critic_moments = adam(state.critics, critic_gradient, state.critic_moments, rates.critic_lr * pace, critic_steps)
     state_after = state._replace(critics=critics, critic_moments=critic_moments, critic_steps=critic_steps, m=m)
     loss_pi, log_prob = torch.zeros_like(loss_q), torch.zeros_like(loss_q)
     if with_actor:
-        state_after, loss_pi, log_prob = update_actor(state, state_after, alpha, batch, noise, bounds, rates)
+        state_after, loss_pi, log_prob = update_actor(state, state_after, alpha, batch, noise, bounds, rates, pace)
     return state_after, Figures(loss_q, loss_pi, alpha, q.mean(), sigma.mean(), log_prob)
 
 
 def update_actor(
-    before: State, after: State, alpha: Tensor, batch: Batch, noise: Noise, bounds: tuple[Tensor, Tensor], rates: Rates
+    before: State,
+    after: State,
+    alpha: Tensor,
+    batch: Batch,
+    noise: Noise,
+    bounds: tuple[Tensor, Tensor],
+    rates: Rates,
+    pace: Tensor | float,
 ) -> tuple[State, Tensor, Tensor]:
     def of_actor(actor: Params) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         loss, log_prob = actor_loss(actor, before.critics, alpha, batch, noise, bounds, rates.objective)
@@ -116,12 +134,12 @@ def update_actor(
 
     gradient, (loss, log_prob) = torch.func.grad(of_actor, has_aux=True)(before.actor)
     steps = after.actor_steps + 1.0
-    actor, actor_moments = adam(before.actor, gradient, before.actor_moments, rates.actor_lr, steps)
+    actor, actor_moments = adam(before.actor, gradient, before.actor_moments, rates.actor_lr * pace, steps)
     log_alpha, alpha_moments = before.log_alpha, before.alpha_moments
     if rates.tune_alpha:
         target_entropy = -float(batch.act.shape[-1])
         slope = torch.func.grad(alpha_loss)(log_alpha, log_prob, target_entropy)
-        (log_alpha,), alpha_moments = adam((log_alpha,), (slope,), alpha_moments, rates.alpha_lr, steps)
+        (log_alpha,), alpha_moments = adam((log_alpha,), (slope,), alpha_moments, rates.alpha_lr * pace, steps)
     moved = after._replace(
         actor=actor, actor_moments=actor_moments, actor_steps=steps, log_alpha=log_alpha, alpha_moments=alpha_moments,
         target_critics=polyak(before.target_critics, after.critics, rates.tau), target_actor=polyak(before.target_actor, actor, rates.tau),
@@ -129,7 +147,7 @@ def update_actor(
     return moved, loss, log_prob.mean()
 
 
-def adam(params: Params, gradient: Params, moments: Moments, lr: float, steps: Tensor) -> tuple[Params, Moments]:
+def adam(params: Params, gradient: Params, moments: Moments, lr: Tensor | float, steps: Tensor) -> tuple[Params, Moments]:
     first = tuple(BETA_1 * m + (1.0 - BETA_1) * g for m, g in zip(moments.first, gradient, strict=True))
     second = tuple(BETA_2 * v + (1.0 - BETA_2) * g * g for v, g in zip(moments.second, gradient, strict=True))
     size = lr / (1.0 - BETA_1**steps)
