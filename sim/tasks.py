@@ -6,6 +6,7 @@ another in this process, or each in a process of its own (`workers`), which pays
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +17,8 @@ from edge_dsac.records import Float, Outcome
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec
 from sim.env import EpisodeOptions, RobotVectorEnv
+
+ENDLESS_S, ENDLESS_STEPS = 1e6, 1_000_000
 
 
 class TaskError(ValueError):
@@ -147,3 +150,23 @@ def expect_shape(name: str, obs: Any, size: int) -> Float:
             f"{name}: an observation of the shape {obs.shape}; it was ({size},) at the start. An environment must keep its spaces"
         )
     return obs
+
+
+class Tasks:
+    """The worlds of one training run: to learn in, to be judged in, and without a time limit."""
+
+    def __init__(self, robot: str | RobotSpec | None, env_id: str | None, options: EpisodeOptions, workers: bool) -> None:
+        self.robot, self.env_id, self.options, self.workers = robot, env_id, options, workers
+
+    def training(self, n: int) -> RobotTask | GymTask | WorkerTask:
+        if self.robot is not None:
+            return RobotTask(self.robot, n, self.options)
+        return WorkerTask(str(self.env_id), n) if self.workers else GymTask(str(self.env_id), n)
+
+    def evaluation(self, n: int) -> RobotTask | GymTask:
+        return RobotTask(self.robot, n, self.options) if self.robot is not None else GymTask(str(self.env_id), n)
+
+    def endless(self, n: int) -> RobotTask | GymTask:
+        if self.robot is not None:
+            return RobotTask(self.robot, n, replace(self.options, seconds=ENDLESS_S))
+        return GymTask(str(self.env_id), n, max_episode_steps=ENDLESS_STEPS)

@@ -47,6 +47,7 @@ FOREIGN = {
     "mujoco": ("sim", "tools"),
     "gymnasium": ("sim", "tools"),
     "torch": ("edge_dsac.learn", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize", "tools"),
+    "tyro": ("edge_dsac.cli.train",),  # the desktop's; a robot's verbs use argparse
     "onnx": ("edge_dsac.bundle", "tools"),
     "onnxruntime": ("edge_dsac.bundle", "tools"),
     "tensorrt": ("edge_dsac.bundle", "tools"),

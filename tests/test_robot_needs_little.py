@@ -11,10 +11,23 @@ import pytest
 from made_up_flight import flight_folder
 from test_layers import ROOT, modules_of, within
 
-NOT_ON_A_ROBOT = ("torch", "onnx", "onnxruntime", "mujoco", "gymnasium", "matplotlib", "PIL", "ziglang", "mcap", "hypothesis")
+NOT_ON_A_ROBOT = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "mujoco",
+    "gymnasium",
+    "matplotlib",
+    "PIL",
+    "ziglang",
+    "mcap",
+    "hypothesis",
+    "tyro",
+    "tensorboard",
+)
 # What only a desktop imports. All other modules of edge_dsac and firmware_bridge are the robot's.
 DESKTOP = (
-    "edge_dsac.learn", "edge_dsac.watch.picture", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize", "edge_dsac.bundle.tensorrt",
+    "edge_dsac.learn", "edge_dsac.cli.train", "edge_dsac.watch.picture", "edge_dsac.watch.training", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize", "edge_dsac.bundle.tensorrt",
     "sim", "tools", "calibration",
 )  # fmt: skip
 

@@ -1,0 +1,295 @@
+"""`edge-dsac train`: DSAC-T in simulation, for a robot of this project or any Gymnasium id."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from edge_dsac.bundle.baselines import make_baseline
+from edge_dsac.bundle.weights import make_weights_file
+from edge_dsac.learn.act import deployed
+from edge_dsac.learn.checkpoint import CheckpointError, Checkpoints, unflatten
+from edge_dsac.learn.compiled import Compile, default_threads, make_updater, prepare, resolve
+from edge_dsac.learn.evaluate import evaluate
+from edge_dsac.learn.losses import Objective
+from edge_dsac.learn.run_folder import RunFolder, line_of
+from edge_dsac.learn.trainer import EVALUATION_SEED, Learning, Round, Trainer, weights
+from edge_dsac.learn.update import State
+from edge_dsac.records import Observation
+from edge_dsac.spec.robot import RobotSpec, load_robot
+from edge_dsac.spec.schema import parse_toml
+from edge_dsac.watch.progress import ProgressLine, clock
+from edge_dsac.watch.training import draw_training
+from sim.env import EpisodeOptions
+from sim.film import film_env, film_robot
+from sim.tasks import RobotTask, Tasks
+
+T = TypeVar("T")
+EXAM_EPISODES, EXAM_SEED, EXAM_S = 20, 3_000_017, 10.0
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "dsac-t": {},
+    "dsac-v1": {"objective": {"expected_value_substitution": False, "twin_value_distributions": False, "variance_based_bound": False}},
+    "sac": {"critic_lr": 3e-4, "actor_lr": 3e-4, "delay": 1, "objective": {"critic_loss": "mse", "target_actor": False}},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    robot: str | None = None
+    """a shipped model name, or the path of a robot file; brings settings of its own where there are some"""
+    env: str | None = None
+    """instead: any Gymnasium id with continuous actions, e.g. Hopper-v5"""
+    algorithm: Literal["dsac-t", "dsac-v1", "sac"] = "dsac-t"
+    """dsac-v1 and sac are ablations of the same code"""
+    out: Path | None = None
+    """the run's folder (default: runs/NAME-SEED)"""
+    resume: Literal["no", "auto"] = "no"
+    """auto: go on with the run in the folder where there is one; ends bit-identical to a run that was never stopped"""
+    compile: Compile = "auto"
+    """the update as one compiled function; auto: where the run is long enough to pay for compiling"""
+    threads: int = 0
+    """for the update; 0: all cores but the collector's"""
+    device: str = "cpu"
+    """cpu, or cuda"""
+    workers: bool = False
+    """of a Gymnasium id: each environment in a process of its own"""
+    film_s: float = 10.0
+    """seconds of the best policy as best.gif; 0: none"""
+    learning: Annotated[Learning, tyro.conf.arg(name="")] = field(default_factory=Learning)
+    episode: EpisodeOptions = field(default_factory=EpisodeOptions)
+
+
+def add(verbs: Any) -> None:
+    # Nothing begins with a NUL, so every word comes through to tyro, which makes --help and errors from the dataclasses.
+    parser = verbs.add_parser("train", add_help=False, prefix_chars="\0", help="learn a policy in simulation")
+    parser.add_argument("words", nargs="*")
+    parser.set_defaults(run=lambda args: train(parse(args.words)))
+
+
+def parse(words: Sequence[str]) -> Options:
+    """The paper's defaults, under the algorithm's, under the robot's own, under the command line."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--robot", "--env", "--algorithm"):
+        first.add_argument(name, nargs="?")
+    known, _ = first.parse_known_args(list(words))
+    defaults = Options()
+    if known.algorithm in ALGORITHMS:
+        table = {"learning": {"rates": ALGORITHMS[known.algorithm]}}
+        defaults = overlay(defaults, table, known.algorithm)
+    preset = preset_of(known.robot or known.env or "")
+    if preset:
+        defaults = overlay(defaults, parse_toml(preset.read_text(), str(preset)), str(preset))
+    options: Options = tyro.cli(Options, args=list(words), default=defaults, prog="edge-dsac train", description=DESCRIPTION)
+    if (options.robot is None) == (options.env is None):
+        raise ValueError("give either --robot MODEL or --env ID; shipped: balance_bot, rover; an id for example Hopper-v5")
+    return options
+
+
+DESCRIPTION = """Learn a policy in simulation with DSAC-T.
+
+  edge-dsac train --robot balance_bot                 settings shipped with the robot; some minutes on two cores
+  edge-dsac train --env Hopper-v5 --updates 100000    the paper's settings
+  edge-dsac train --robot balance_bot --resume auto   goes on where it was stopped, killed or cut off
+
+Writes runs/NAME-SEED: policy.npz (for `edge-dsac run --policy`), report.png, best.gif, metrics.jsonl, checkpoints."""
+
+
+def preset_of(name: str) -> Any:
+    """The settings shipped for a robot or an id, or None."""
+    path = resources.files("edge_dsac.learn") / "presets" / f"{name}.toml"
+    return path if name and "/" not in name and path.is_file() else None
+
+
+def overlay(settings: T, table: dict[str, Any], source: str) -> T:
+    """Settings with the table's values in place of their own. An unknown key is an error."""
+    fields = {f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    new: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in fields:
+            guess = difflib.get_close_matches(key, fields, 1)
+            raise ValueError(f"{source}: {key!r} is not a setting; {f'did you mean {guess[0]!r}?' if guess else ', '.join(sorted(fields))}")
+        old = getattr(settings, key)
+        new[key] = overlay(old, value, source) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(settings, **new)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as everything after it needs to know it."""
+
+    options: Options
+    spec: RobotSpec | None
+    tasks: Tasks
+    folder: RunFolder
+    checkpoints: Checkpoints
+    config: dict[str, Any]
+    compiled: bool
+
+    @property
+    def objective(self) -> Objective:
+        return self.options.learning.rates.objective
+
+
+def train(options: Options) -> int:
+    run = set_up(options)
+    trainer = Trainer(
+        options.learning, run.tasks, make_updater(options.learning.rates, run.compiled, options.device), run.checkpoints, run.config,
+        options.device,
+    )  # fmt: skip
+    begin_or_go_on(run, trainer)
+    progress = ProgressLine(options.learning.updates, sys.stdout)
+    begun = time.monotonic()
+
+    def on_round(done: Round) -> None:
+        run.folder.write(done)
+        progress.round_over(line_of(done), time.monotonic() - begun)
+        draw_training(run.folder.path, run.folder.path / "report.png")
+
+    try:
+        trainer.run(on_round, progress.update)
+    except KeyboardInterrupt:
+        print(f"\nstopped; --resume auto goes on from round {trainer.progress.round} in {run.folder.path}")
+        return 130
+    finally:
+        trainer.world.close()
+        run.folder.close()
+    finish(run, trainer, time.monotonic() - begun)
+    return 0
+
+
+def set_up(options: Options) -> Run:
+    spec = load_robot(options.robot) if options.robot else None
+    name = spec.model if spec else str(options.env)
+    out = options.out or Path("runs") / f"{name}-{options.learning.seed}"
+    compiled = resolve(options.compile, options.learning.updates, options.device)
+    threads = options.threads or default_threads()
+    prepare(threads)
+    tasks = Tasks(spec, options.env, options.episode, options.workers)
+    config = resolved(options, compiled, threads)
+    print(f"{name}: {options.learning.updates} updates of {options.algorithm}, seed {options.learning.seed}, in {out}")
+    print(f"  update {'compiled (the first one takes a while)' if compiled else 'not compiled'}, {threads} thread{'s' * (threads > 1)}")
+    return Run(options, spec, tasks, RunFolder(out), Checkpoints(out, options.learning.capacity), config, compiled)
+
+
+def resolved(options: Options, compiled: bool, threads: int) -> dict[str, Any]:
+    """Everything the numbers depend on, as JSON has it. Two runs with the same one end the same on the same machine."""
+    words = asdict(options)
+    for name in ("out", "resume", "film_s"):
+        del words[name]
+    words |= {"compile": compiled, "threads": threads}
+    return dict(json.loads(json.dumps(words)))
+
+
+def begin_or_go_on(run: Run, trainer: Trainer) -> None:
+    if run.options.resume == "no" or not (run.folder.path / "checkpoints").is_dir():
+        run.folder.begin(run.config)
+        save_baseline(run)
+        return
+    saved = run.checkpoints.load()
+    for passed_over in saved.damaged:
+        print(f"  passed over: {passed_over}")
+    changed = differences(saved.config, run.config)
+    if changed:
+        raise CheckpointError(
+            f"{saved.path} was made with another configuration: " + "; ".join(changed) + ". Give the same options, or another --out"
+        )
+    trainer.resume(saved)
+    run.folder.go_on(saved.progress.round, saved.progress.updates)
+    print(f"  goes on from round {saved.progress.round}, update {saved.progress.updates}")
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(set(before) | set(now))
+        return [line for key in keys for line in differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)]
+    return [] if before == now else [f"{name} was {before}, is {now}"]
+
+
+def save_baseline(run: Run) -> None:
+    """What the policy has to beat, in the evaluation's own episodes."""
+    if run.spec is None:
+        return
+    try:
+        engine = make_baseline(run.spec)
+    except ValueError:
+        return  # a robot of one's own need not have one
+    episodes = run.options.learning.evaluation_episodes
+    task = run.tasks.evaluation(min(episodes, 10))
+    assert isinstance(task, RobotTask)
+    score = evaluate(task, baseline_policy(engine, task), EVALUATION_SEED, episodes)
+    words = {"name": type(engine).__name__, **score.figures()}
+    (run.folder.path / "baseline.json").write_text(json.dumps(words) + "\n")
+    print(f"  to beat: {words['name']}, return {score.mean:.1f}, survival {score.survival:.2f}")
+
+
+def baseline_policy(engine: Any, task: RobotTask) -> Any:
+    """Baselines read SI; networks read the scaled observation, which is what a task gives."""
+    unscaled = 1.0 / task.scale
+    return lambda obs: engine.act(Observation(obs * unscaled, 0, True))
+
+
+def finish(run: Run, trainer: Trainer, seconds: float) -> None:
+    best = trainer.progress.best_round
+    state = unflatten(run.checkpoints.load(best, with_replay=False).state, trainer.state, trainer.device)
+    path, lines = run.folder.path, [f"done in {clock(seconds)}; best: round {best}, return {trainer.progress.best_mean:.1f}"]
+    policy = deployed(state.actor, trainer.bounds, run.objective)
+    if run.spec is not None:
+        save_policy(run, state)
+        lines += exam(run, policy)
+        lines.append(f"  policy   {path / 'policy.npz'}   (edge-dsac run --policy)")
+    lines.append(f"  report   {path / 'report.png'}")
+    if run.options.film_s > 0 and film(run, policy):
+        lines.append(f"  film     {path / 'best.gif'}")
+    print("\n".join(lines))
+
+
+def save_policy(run: Run, state: State) -> None:
+    assert run.spec is not None
+    (run.folder.path / "policy.npz").write_bytes(make_weights_file(weights(state), run.objective.activation, run.spec))
+
+
+def exam(run: Run, policy: Any) -> list[str]:
+    """The best policy and the baseline in the same episodes: the robot as designed, all that may differ, and the hidden one."""
+    assert run.spec is not None
+    lines, results = [f"  {'':9}  {'return':>8} {'survival':>8} {'off path':>9}"], {}
+    for ranges in ("nominal", "full", "hidden"):
+        options = dataclasses.replace(run.options.episode, randomization=ranges, seconds=max(EXAM_S, run.options.episode.seconds))
+        for who in ("policy", "baseline"):
+            task = RobotTask(run.spec, EXAM_EPISODES, options)
+            acts = policy
+            if who == "baseline":
+                try:
+                    acts = baseline_policy(make_baseline(run.spec), task)
+                except ValueError:
+                    continue
+            score = evaluate(task, acts, EXAM_SEED, EXAM_EPISODES)
+            results[f"{who}/{ranges}"] = score.figures()
+            off = f"{score.means['off_path_m']:.3f} m" if score.means.get("off_path_m") else ""
+            lines.append(f"  {ranges:8} {who:9} {score.mean:8.1f} {score.survival:8.2f} {off:>9}")
+    (run.folder.path / "exam.json").write_text(json.dumps(results, indent=1) + "\n")
+    return lines
+
+
+def film(run: Run, policy: Any) -> bool:
+    """A run is not lost because nothing can be drawn here."""
+    out = run.folder.path / "best.gif"
+    try:
+        if run.spec is not None:
+            film_robot(RobotTask(run.spec, 1, run.options.episode), policy, run.options.film_s, EXAM_SEED, out)
+        else:
+            film_env(str(run.options.env), policy, run.options.film_s, EXAM_SEED, out)
+    except (OSError, ImportError) as error:
+        print(f"  no film: {error}")
+        return False
+    return True

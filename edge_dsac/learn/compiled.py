@@ -1,0 +1,71 @@
+"""The update as one compiled function, and a machine set up for it: threads pinned, denormals flushed, memory kept.
+
+Compiled and plain give slightly different floats, so which one ran is part of a run's resolved configuration.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from typing import Any, Literal
+
+import torch
+
+from edge_dsac.learn.losses import Batch, Noise
+from edge_dsac.learn.update import Figures, Rates, State, update
+
+Compile = Literal["auto", "on", "off"]
+PAYS_FROM_UPDATES = 4_000  # compiling takes up to a minute of one core the first time, seconds afterwards (it is cached)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+class CompileError(ValueError):
+    """The update cannot be compiled here."""
+
+
+def prepare(threads: int) -> None:
+    """Once, before anything is computed."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which some processors add 20 times slower
+    keep_memory()
+
+
+def keep_memory() -> None:
+    """Every update allocates and frees the same few megabytes: given back to the system and faulted in anew, that is 5 % of it."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+    except (OSError, AttributeError):
+        pass  # not glibc: slower by that much
+
+
+def default_threads() -> int:
+    """For the update; one core is the collector's where there are more."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def resolve(how: Compile, updates: int, device: str) -> bool:
+    """Whether to compile."""
+    compiler = device != "cpu" or shutil.which(os.environ.get("CXX", "g++"))
+    if how == "on" and not compiler:
+        raise CompileError("--compile on: needs a C++ compiler: apt-get install g++ (or set CXX); --compile off does without")
+    return bool(compiler) and (how == "on" or (how == "auto" and updates >= PAYS_FROM_UPDATES))
+
+
+def make_updater(rates: Rates, compiled: bool, device: str) -> Any:
+    step: Any = update
+    if compiled:
+        # On a GPU the whole step is replayed as one CUDA graph.
+        step = torch.compile(update, fullgraph=True, dynamic=False, mode="reduce-overhead" if device != "cpu" else None)
+
+    def updater(
+        state: State, batch: Batch, noise: Noise, bounds: tuple[torch.Tensor, torch.Tensor], with_actor: bool, pace: torch.Tensor
+    ) -> tuple[State, Figures]:
+        if compiled and device != "cpu":
+            torch.compiler.cudagraph_mark_step_begin()
+        after: tuple[State, Figures] = step(state, batch, noise, bounds, rates, with_actor, pace)
+        return after
+
+    return updater
