@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 
 from edge_dsac.records import Float
-from sim.render import render_gif
+from sim.render import RenderError, render_gif
 from sim.tasks import GymTask, RobotTask
 
 FPS = 12.5
@@ -41,6 +42,8 @@ def film_env(env_id: str, policy: Policy, seconds: float, seed: int, out: Path) 
                 picture = Image.fromarray(np.asarray(task.envs[0].render()))
                 frames.append(picture.resize((320, round(320 * picture.height / picture.width))).quantize(64))
             obs = task.step(policy(obs)).obs
+    except gym.error.Error as error:
+        raise RenderError(f"{env_id} cannot be drawn: {error}") from None
     finally:
         task.close()
     frames[0].save(out, save_all=True, append_images=frames[1:], duration=round(1000 * every / fps), loop=0, optimize=False)

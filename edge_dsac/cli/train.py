@@ -23,6 +23,7 @@ from edge_dsac.learn.checkpoint import CheckpointError, Checkpoints, unflatten
 from edge_dsac.learn.compiled import Compile, default_threads, make_updater, prepare, resolve
 from edge_dsac.learn.evaluate import evaluate
 from edge_dsac.learn.losses import Objective
+from edge_dsac.learn.ranks import Ranks, join
 from edge_dsac.learn.run_folder import RunFolder, line_of
 from edge_dsac.learn.trainer import EVALUATION_SEED, Learning, Round, Trainer, weights
 from edge_dsac.learn.update import State
@@ -135,6 +136,7 @@ class Run:
     checkpoints: Checkpoints
     config: dict[str, Any]
     compiled: bool
+    ranks: Ranks
 
     @property
     def objective(self) -> Objective:
@@ -143,10 +145,8 @@ class Run:
 
 def train(options: Options) -> int:
     run = set_up(options)
-    trainer = Trainer(
-        options.learning, run.tasks, make_updater(options.learning.rates, run.compiled, options.device), run.checkpoints, run.config,
-        options.device,
-    )  # fmt: skip
+    updater = make_updater(options.learning.rates, run.compiled, options.device, run.ranks)
+    trainer = Trainer(options.learning, run.tasks, updater, run.checkpoints, run.config, options.device, run.ranks)
     begin_or_go_on(run, trainer)
     progress = ProgressLine(options.learning.updates, sys.stdout)
     begun = time.monotonic()
@@ -157,14 +157,16 @@ def train(options: Options) -> int:
         draw_training(run.folder.path, run.folder.path / "report.png")
 
     try:
-        trainer.run(on_round, progress.update)
+        trainer.run(on_round, progress.update if run.ranks.first else lambda updates, env_steps: None)
     except KeyboardInterrupt:
         print(f"\nstopped; --resume auto goes on from round {trainer.progress.round} in {run.folder.path}")
         return 130
     finally:
         trainer.world.close()
         run.folder.close()
-    finish(run, trainer, time.monotonic() - begun)
+        run.ranks.leave()
+    if run.ranks.first:
+        finish(run, trainer, time.monotonic() - begun)
     return 0
 
 
@@ -172,31 +174,41 @@ def set_up(options: Options) -> Run:
     spec = load_robot(options.robot) if options.robot else None
     name = spec.model if spec else str(options.env)
     out = options.out or Path("runs") / f"{name}-{options.learning.seed}"
+    ranks = join(options.device)
     compiled = resolve(options.compile, options.learning.updates, options.device)
-    threads = options.threads or default_threads()
+    threads = options.threads or max(1, default_threads() // ranks.count)
     prepare(threads)
     tasks = Tasks(spec, options.env, options.episode, options.workers)
-    config = resolved(options, compiled, threads)
-    print(f"{name}: {options.learning.updates} updates of {options.algorithm}, seed {options.learning.seed}, in {out}")
-    print(f"  update {'compiled (the first one takes a while)' if compiled else 'not compiled'}, {threads} thread{'s' * (threads > 1)}")
-    return Run(options, spec, tasks, RunFolder(out), Checkpoints(out, options.learning.capacity), config, compiled)
+    config = resolved(options, compiled, threads, ranks.count)
+    if ranks.first:
+        print(f"{name}: {options.learning.updates} updates of {options.algorithm}, seed {options.learning.seed}, in {out}")
+        together = f", {ranks.count} learners together" if ranks.count > 1 else ""
+        print(
+            f"  update {'compiled (the first one takes a while)' if compiled else 'not compiled'}, {threads} thread{'s' * (threads > 1)}{together}"
+        )
+    own = out if ranks.first else out / f"rank-{ranks.rank}"  # each rank keeps its own replay
+    return Run(options, spec, tasks, RunFolder(out), Checkpoints(own, options.learning.capacity), config, compiled, ranks)
 
 
-def resolved(options: Options, compiled: bool, threads: int) -> dict[str, Any]:
+def resolved(options: Options, compiled: bool, threads: int, ranks: int) -> dict[str, Any]:
     """Everything the numbers depend on, as JSON has it. Two runs with the same one end the same on the same machine."""
     words = asdict(options)
     for name in ("out", "resume", "film_s"):
         del words[name]
-    words |= {"compile": compiled, "threads": threads}
+    words |= {"compile": compiled, "threads": threads, "ranks": ranks}
     return dict(json.loads(json.dumps(words)))
 
 
 def begin_or_go_on(run: Run, trainer: Trainer) -> None:
-    if run.options.resume == "no" or not (run.folder.path / "checkpoints").is_dir():
-        run.folder.begin(run.config)
-        save_baseline(run)
+    if run.options.resume == "no" or not run.checkpoints.folder.is_dir():
+        if run.ranks.first:
+            run.folder.begin(run.config)
+            save_baseline(run)
         return
     saved = run.checkpoints.load()
+    common = run.ranks.least(saved.progress.round)  # a kill may have come between one rank's checkpoint and another's
+    if common != saved.progress.round:
+        saved = run.checkpoints.load(common)
     for passed_over in saved.damaged:
         print(f"  passed over: {passed_over}")
     changed = differences(saved.config, run.config)
@@ -205,8 +217,9 @@ def begin_or_go_on(run: Run, trainer: Trainer) -> None:
             f"{saved.path} was made with another configuration: " + "; ".join(changed) + ". Give the same options, or another --out"
         )
     trainer.resume(saved)
-    run.folder.go_on(saved.progress.round, saved.progress.updates)
-    print(f"  goes on from round {saved.progress.round}, update {saved.progress.updates}")
+    if run.ranks.first:
+        run.folder.go_on(saved.progress.round, saved.progress.updates)
+        print(f"  goes on from round {saved.progress.round}, update {saved.progress.updates}")
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
@@ -262,7 +275,7 @@ def save_policy(run: Run, state: State) -> None:
 def exam(run: Run, policy: Any) -> list[str]:
     """The best policy and the baseline in the same episodes: the robot as designed, all that may differ, and the hidden one."""
     assert run.spec is not None
-    lines, results = [f"  {'':9}  {'return':>8} {'survival':>8} {'off path':>9}"], {}
+    lines, results = [f"  {'':18} {'return':>8} {'survival':>8} {'collided':>8} {'off path':>8}"], {}
     for ranges in ("nominal", "full", "hidden"):
         options = dataclasses.replace(run.options.episode, randomization=ranges, seconds=max(EXAM_S, run.options.episode.seconds))
         for who in ("policy", "baseline"):
@@ -275,8 +288,8 @@ def exam(run: Run, policy: Any) -> list[str]:
                     continue
             score = evaluate(task, acts, EXAM_SEED, EXAM_EPISODES)
             results[f"{who}/{ranges}"] = score.figures()
-            off = f"{score.means['off_path_m']:.3f} m" if score.means.get("off_path_m") else ""
-            lines.append(f"  {ranges:8} {who:9} {score.mean:8.1f} {score.survival:8.2f} {off:>9}")
+            on_path = f"{score.ends['collided']:8.2f} {score.means['off_path_m']:6.3f} m" if score.means.get("off_path_m") else ""
+            lines.append(f"  {ranges:8} {who:9} {score.mean:8.1f} {score.survival:8.2f} {on_path}".rstrip())
     (run.folder.path / "exam.json").write_text(json.dumps(results, indent=1) + "\n")
     return lines
 

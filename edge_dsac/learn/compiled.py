@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import torch
 
-from edge_dsac.learn.losses import Batch, Noise
+from edge_dsac.learn.losses import Batch, Noise, alone
+from edge_dsac.learn.networks import Params
+from edge_dsac.learn.ranks import ALONE, Ranks, mean_of_ranks
 from edge_dsac.learn.update import Figures, Rates, State, update
 
 Compile = Literal["auto", "on", "off"]
@@ -54,8 +56,13 @@ def resolve(how: Compile, updates: int, device: str) -> bool:
     return bool(compiler) and (how == "on" or (how == "auto" and updates >= PAYS_FROM_UPDATES))
 
 
-def make_updater(rates: Rates, compiled: bool, device: str) -> Any:
+def make_updater(rates: Rates, compiled: bool, device: str, ranks: Ranks = ALONE) -> Any:
     step: Any = update
+
+    def of_all(values: Params) -> Params:
+        return mean_of_ranks(values, ranks.count)
+
+    joined = alone if ranks.count == 1 else of_all
     if compiled:
         # On a GPU the whole step is replayed as one CUDA graph.
         step = torch.compile(update, fullgraph=True, dynamic=False, mode="reduce-overhead" if device != "cpu" else None)
@@ -65,7 +72,7 @@ def make_updater(rates: Rates, compiled: bool, device: str) -> Any:
     ) -> tuple[State, Figures]:
         if compiled and device != "cpu":
             torch.compiler.cudagraph_mark_step_begin()
-        after: tuple[State, Figures] = step(state, batch, noise, bounds, rates, with_actor, pace)
+        after: tuple[State, Figures] = step(state, batch, noise, bounds, rates, with_actor, pace, joined)
         return after
 
     return updater

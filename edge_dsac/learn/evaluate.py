@@ -29,6 +29,7 @@ class Score:
     lengths: list[int]
     survival: float  # share of episodes that were not terminated
     means: dict[str, float] = field(default_factory=dict)  # of the truths the world told, over all steps
+    ends: dict[str, float] = field(default_factory=dict)  # of those that are yes or no: the share of episodes that ended with a yes
 
     @property
     def mean(self) -> float:
@@ -37,7 +38,7 @@ class Score:
     def figures(self) -> dict[str, float]:
         spread = float(np.std(self.returns))
         low, high = float(np.min(self.returns)), float(np.max(self.returns))
-        return {"mean": self.mean, "std": spread, "min": low, "max": high, "survival": self.survival, **self.means}
+        return {"mean": self.mean, "std": spread, "min": low, "max": high, "survival": self.survival, **self.means, **self.ends}
 
 
 def evaluate(world: World, policy: Policy, seed: int, episodes: int) -> Score:
@@ -47,16 +48,21 @@ def evaluate(world: World, policy: Policy, seed: int, episodes: int) -> Score:
     done, total, length = np.zeros(world.n, int), np.zeros(world.n), np.zeros(world.n, int)
     returns: list[float] = []
     lengths: list[int] = []
-    terminated, sums, steps = 0, dict[str, float](), 0
+    terminated, steps = 0, 0
+    sums: dict[str, float] = {}
+    ends: dict[str, int] = {}
     while (done < each).any():
         outcome = world.step(policy(obs))
         running = done < each
         total += outcome.reward
         length += 1
         steps += int(running.sum())
-        for name, values in outcome.info.items():
-            sums[name] = sums.get(name, 0.0) + float(np.abs(np.asarray(values, float))[running].sum())
         ended = (outcome.terminated | outcome.truncated) & running
+        for name, values in outcome.info.items():
+            if values.dtype == bool:
+                ends[name] = ends.get(name, 0) + int(values[ended].sum())
+            else:
+                sums[name] = sums.get(name, 0.0) + float(np.abs(values[running]).sum())
         returns += total[ended].tolist()
         lengths += length[ended].tolist()
         terminated += int((outcome.terminated & ended).sum())
@@ -65,7 +71,8 @@ def evaluate(world: World, policy: Policy, seed: int, episodes: int) -> Score:
         total[over], length[over] = 0.0, 0
         obs = outcome.obs
     means = {name: value / steps for name, value in sums.items() if math.isfinite(value)}
-    return Score(returns, lengths, 1.0 - terminated / len(returns), means)
+    shares = {name: count / len(returns) for name, count in ends.items()}
+    return Score(returns, lengths, 1.0 - terminated / len(returns), means, shares)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ off too, SAC.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -64,6 +65,13 @@ class Objective:
     """the next action comes from a slowly moving copy of the actor; off: from the actor itself (SAC)"""
 
 
+Joined = Callable[[Params], Params]  # the mean over the batches of several learners (ranks.py)
+
+
+def alone(values: Params) -> Params:
+    return values
+
+
 class CriticTargets(NamedTuple):
     mean: Tensor  # y_q
     sample: Tensor  # y_z
@@ -96,9 +104,9 @@ def critic_targets(
         return CriticTargets(y_q, y_z)
 
 
-def sigma_means(sigma: Tensor, m: Tensor, tau_b: float) -> Tensor:
+def sigma_means(sigma: Tensor, m: Tensor, tau_b: float, joined: Joined = alone) -> Tensor:
     """Running means m `[2]` of sigma `[2, batch]`; a negative m is one that was never set and starts at the batch's mean."""
-    now = sigma.detach().mean(dim=-1)
+    (now,) = joined((sigma.detach().mean(dim=-1),))
     return torch.where(m < 0.0, now, (1.0 - tau_b) * m + tau_b * now)
 
 
@@ -111,11 +119,11 @@ def bounded_sample(q: Tensor, y_z: Tensor, m: Tensor, objective: Objective) -> T
 
 
 def critic_loss(
-    critics: Params, m: Tensor, targets: CriticTargets, batch: Batch, tau_b: float, objective: Objective
+    critics: Params, m: Tensor, targets: CriticTargets, batch: Batch, tau_b: float, objective: Objective, joined: Joined = alone
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """L_1 + L_2; and (new m, Q, sigma), detached."""
     q, sigma = value_distribution(critics, batch.obs, batch.act, objective.activation, objective.critic_layer_norm)
-    m = sigma_means(sigma, m, tau_b)
+    m = sigma_means(sigma, m, tau_b, joined)
     y_b = bounded_sample(q.detach(), targets.sample, m, objective)
     losses = FORMS[objective.critic_loss](q, sigma, targets.mean, y_b, m.unsqueeze(-1))
     loss = losses.sum() if objective.twin_value_distributions else losses[0]

@@ -24,6 +24,7 @@ from edge_dsac.learn.collect import Collector, World
 from edge_dsac.learn.evaluate import Judged, Score, ValueCheck, check_value, evaluate
 from edge_dsac.learn.losses import Batch, Noise
 from edge_dsac.learn.networks import Shape
+from edge_dsac.learn.ranks import ALONE, Ranks
 from edge_dsac.learn.replay import Replay
 from edge_dsac.learn.update import Figures, Rates, State, make_state
 from edge_dsac.records import Float
@@ -108,27 +109,35 @@ class Round:
     is_best: bool
 
 
-def stream(seed: int, round_: int, purpose: int) -> torch.Generator:
+EXPLORE, SAMPLE, NOISE, EPISODES, PARAMETERS = range(5)  # what is random
+
+
+def stream(seed: int, round_: int, purpose: int, rank: int = 0) -> torch.Generator:
     """A generator for one purpose of one round: nothing random is ever carried from one round to the next."""
-    words = np.random.SeedSequence([seed, round_, purpose]).generate_state(2)
+    words = np.random.SeedSequence([seed, round_, purpose, rank]).generate_state(2)
     return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
-
-
-EXPLORE, SAMPLE, NOISE, EPISODES = range(4)
 
 
 class Trainer:
     def __init__(
-        self, learning: Learning, worlds: Worlds, updater: Updater, checkpoints: Checkpoints, config: dict[str, Any], device: str = "cpu"
+        self,
+        learning: Learning,
+        worlds: Worlds,
+        updater: Updater,
+        checkpoints: Checkpoints,
+        config: dict[str, Any],
+        device: str = "cpu",
+        ranks: Ranks = ALONE,
     ) -> None:
         self.learning, self.worlds, self.updater, self.checkpoints, self.config = learning, worlds, updater, checkpoints, config
+        self.ranks = ranks
         self.world = worlds.training(learning.envs)
         self.device = device
         self.bounds = tuple(torch.from_numpy(np.asarray(limit, np.float32)).to(device) for limit in (self.world.low, self.world.high))
         self.shape = Shape(self.world.obs_size, len(self.world.low), learning.critic_hidden, learning.actor_hidden)
         self.replay = Replay(learning.capacity, self.shape.obs, self.shape.act, device)
         self.collector = Collector(self.world, learning.gamma, learning.n_step, learning.reward_scale)
-        self.state = to_device(make_state(self.shape, stream(learning.seed, 0, 99), learning.alpha), device)
+        self.state = to_device(make_state(self.shape, stream(learning.seed, 0, PARAMETERS), learning.alpha), device)
         self.progress = Progress()
         self.saved_total = 0
         self.threads = torch.get_num_threads()
@@ -146,12 +155,15 @@ class Trainer:
             living.submit(int).result()
             torch.set_num_threads(self.threads)  # the collector's one is its own
             while self.progress.updates < self.learning.updates:
-                on_round(self.train_round(living, on_update))
+                done = self.train_round(living, on_update)
+                if done:
+                    on_round(done)
 
-    def train_round(self, living: ThreadPoolExecutor, on_update: Callable[[int, int], None]) -> Round:
-        learning, number = self.learning, self.progress.round
-        explore, sample, noise = (stream(learning.seed, number, purpose) for purpose in (EXPLORE, SAMPLE, NOISE))
-        seed = int(np.random.SeedSequence([learning.seed, number, EPISODES]).generate_state(1)[0])
+    def train_round(self, living: ThreadPoolExecutor, on_update: Callable[[int, int], None]) -> Round | None:
+        """None on all ranks but the first, which speaks for them."""
+        learning, number, rank = self.learning, self.progress.round, self.ranks.rank
+        explore, sample, noise = (stream(learning.seed, number, purpose, rank) for purpose in (EXPLORE, SAMPLE, NOISE))
+        seed = int(np.random.SeedSequence([learning.seed, number, EPISODES, rank]).generate_state(1)[0])
         self.collector.begin(seed, self.progress.updates / learning.updates)
         updates, env_steps = self.progress.updates, self.progress.env_steps
         goal = min(updates + learning.round_updates, learning.updates)
@@ -186,7 +198,7 @@ class Trainer:
         self.state, figures = self.updater(self.state, batch, to_device(drawn, self.device), self.bounds, with_actor, pace)
         return torch.stack([value.mean() for value in figures])
 
-    def close_round(self, updates: int, env_steps: int, sums: list[torch.Tensor], seconds: float) -> Round:
+    def close_round(self, updates: int, env_steps: int, sums: list[torch.Tensor], seconds: float) -> Round | None:
         learning, state = self.learning, self.state
         figures = dict(zip(Figures._fields, torch.stack(sums).double().mean(dim=0).tolist(), strict=True))
         bad = [name for name, value in figures.items() if not math.isfinite(value)]
@@ -195,14 +207,16 @@ class Trainer:
                 f"learning diverged: {', '.join(bad)} is not finite in the round that ended at update {updates}. The checkpoint of round "
                 f"{self.progress.round} is intact; lower the learning rates, or look at the rewards' size (report.png)"
             )
-        score = self.evaluate()
-        value = self.check_value()
-        is_best = score.mean > self.progress.best_mean
+        score, value = (self.evaluate(), self.check_value()) if self.ranks.first else (None, None)
+        mean = self.ranks.from_first(score.mean if score else 0.0)
+        is_best = mean > self.progress.best_mean
         number = self.progress.round + 1
-        best = (number, score.mean) if is_best else (self.progress.best_round, self.progress.best_mean)
+        best = (number, mean) if is_best else (self.progress.best_round, self.progress.best_mean)
         self.progress = Progress(number, updates, env_steps, self.replay.total, *best)
         self.checkpoints.save(self.progress, self.config, flatten(state), self.replay.since(self.saved_total))
         self.saved_total = self.replay.total
+        if not score or not value:
+            return None
         tally = self.collector.tally
         training = float(np.mean(tally.returns)) if tally.returns else math.nan
         figures["actor_loss"] *= learning.rates.delay  # it is zero in the updates that leave the actor alone

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from edge_dsac.learn.losses import Batch, Noise, Objective, actor_loss, alpha_loss, critic_loss, critic_targets
+from edge_dsac.learn.losses import Batch, Joined, Noise, Objective, actor_loss, alone, alpha_loss, critic_loss, critic_targets
 from edge_dsac.learn.networks import Params, Shape, make_params
 
 BETA_1, BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-8
@@ -93,11 +93,18 @@ def no_moments(params: Params) -> Moments:
 
 
 def update(
-    state: State, batch: Batch, noise: Noise, bounds: tuple[Tensor, Tensor], rates: Rates, with_actor: bool, pace: Tensor | float = 1.0
+    state: State,
+    batch: Batch,
+    noise: Noise,
+    bounds: tuple[Tensor, Tensor],
+    rates: Rates,
+    with_actor: bool,
+    pace: Tensor | float = 1.0,
+    joined: Joined = alone,
 ) -> tuple[State, Figures]:
     """`with_actor` is iteration % delay == 0: a Python bool, so that each of the two forms compiles without a branch.
 
-    `pace` scales all learning rates (a schedule).
+    `pace` scales all learning rates (a schedule). `joined` makes several learners take one step together.
     """
     objective = rates.objective
     alpha = state.log_alpha.exp()
@@ -105,16 +112,17 @@ def update(
     targets = critic_targets(state.target_critics, next_actor, alpha, batch, noise, bounds, objective)
 
     def of_critics(critics: Params) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-        loss, (m, q, sigma) = critic_loss(critics, state.m, targets, batch, rates.tau_b, objective)
+        loss, (m, q, sigma) = critic_loss(critics, state.m, targets, batch, rates.tau_b, objective, joined)
         return loss, (loss.detach(), m, q, sigma)
 
     critic_gradient, (loss_q, m, q, sigma) = torch.func.grad(of_critics, has_aux=True)(state.critics)
+    critic_gradient = joined(critic_gradient)
     critic_steps = state.critic_steps + 1.0
     critics, critic_moments = adam(state.critics, critic_gradient, state.critic_moments, rates.critic_lr * pace, critic_steps)
     state_after = state._replace(critics=critics, critic_moments=critic_moments, critic_steps=critic_steps, m=m)
     loss_pi, log_prob = torch.zeros_like(loss_q), torch.zeros_like(loss_q)
     if with_actor:
-        state_after, loss_pi, log_prob = update_actor(state, state_after, alpha, batch, noise, bounds, rates, pace)
+        state_after, loss_pi, log_prob = update_actor(state, state_after, alpha, batch, noise, bounds, rates, pace, joined)
     return state_after, Figures(loss_q, loss_pi, alpha, q.mean(), sigma.mean(), log_prob)
 
 
@@ -127,18 +135,20 @@ def update_actor(
     bounds: tuple[Tensor, Tensor],
     rates: Rates,
     pace: Tensor | float,
+    joined: Joined,
 ) -> tuple[State, Tensor, Tensor]:
     def of_actor(actor: Params) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         loss, log_prob = actor_loss(actor, before.critics, alpha, batch, noise, bounds, rates.objective)
         return loss, (loss.detach(), log_prob)
 
     gradient, (loss, log_prob) = torch.func.grad(of_actor, has_aux=True)(before.actor)
+    target_entropy = -float(batch.act.shape[-1])
+    slope = torch.func.grad(alpha_loss)(before.log_alpha, log_prob, target_entropy)
+    *actor_gradient, slope = joined((*gradient, slope))
     steps = after.actor_steps + 1.0
-    actor, actor_moments = adam(before.actor, gradient, before.actor_moments, rates.actor_lr * pace, steps)
+    actor, actor_moments = adam(before.actor, tuple(actor_gradient), before.actor_moments, rates.actor_lr * pace, steps)
     log_alpha, alpha_moments = before.log_alpha, before.alpha_moments
     if rates.tune_alpha:
-        target_entropy = -float(batch.act.shape[-1])
-        slope = torch.func.grad(alpha_loss)(log_alpha, log_prob, target_entropy)
         (log_alpha,), alpha_moments = adam((log_alpha,), (slope,), alpha_moments, rates.alpha_lr * pace, steps)
     moved = after._replace(
         actor=actor, actor_moments=actor_moments, actor_steps=steps, log_alpha=log_alpha, alpha_moments=alpha_moments,
