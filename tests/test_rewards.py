@@ -80,11 +80,13 @@ def test_an_obstacle_costs_most_at_contact_nothing_at_the_width_and_nothing_unse
 
 
 def test_only_the_newest_of_a_stacked_term_counts(rover):
-    layout = ObservationLayout(rover)
-    vector = vector_of(rover)
+    stacked = [dataclasses.replace(entry, history=2) if entry.term == "obstacle" else entry for entry in rover.observations]
+    remembering = dataclasses.replace(rover, observations=tuple(stacked))
+    layout = ObservationLayout(remembering)
+    vector = vector_of(remembering)
     older = slice(layout.newest["obstacle"].stop, layout.stacked["obstacle"].stop)
     vector[older] = (0.0, 0.0, 0.0, 1.0)  # at contact a tick ago
-    assert float(rewarding(rover, "obstacle_near", -2.0, 0.6)(vector, STILL, STILL)) == 0.0
+    assert float(rewarding(remembering, "obstacle_near", -2.0, 0.6)(vector, STILL, STILL)) == 0.0
 
 
 def test_every_term_has_a_test_here():

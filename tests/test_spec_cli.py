@@ -107,7 +107,7 @@ def test_spec_show_json_is_the_robot(name, capsys):
     assert [joint["name"] for joint in shown["joints"]] == [joint.name for joint in spec.joints]
     assert shown["rates"]["control_hz"] == spec.rates.control_hz
     assert (shown["firmware_fingerprint"], shown["policy_fingerprint"]) == (spec.firmware_fingerprint, spec.policy_fingerprint)
-    assert shown["observation_size"] == {"balance_bot": 11, "rover": 27}[name]
+    assert shown["observation_size"] == {"balance_bot": 11, "rover": 31}[name]
     assert "text" not in shown
     assert "folder" not in shown
 

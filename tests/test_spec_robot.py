@@ -406,11 +406,11 @@ def test_observation_layout_by_hand(bot):
 
 
 def test_observation_layout_of_the_rover_by_hand(rover):
-    """5 of one, heading 2, path 8, obstacle 2 x 4, action 2 x 2: 5 + 2 + 8 + 8 + 4 = 27."""
+    """5 of one, heading 2, path 8, obstacle 4 + 5 + 3, action 2 x 2: 5 + 2 + 8 + 12 + 4 = 31."""
     layout = ObservationLayout(rover)
-    assert layout.size == len(layout.labels) == len(set(layout.labels)) == 27
+    assert layout.size == len(layout.labels) == len(set(layout.labels)) == 31
     assert layout.newest["obstacle"] == slice(15, 19)
-    assert layout.labels[19] == "obstacle[0]@-1"
+    assert layout.labels[29] == "applied_action[0]@-1"
 
 
 def test_action_layout_by_hand(bot):

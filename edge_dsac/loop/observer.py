@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_dsac.loop.lanes import columns_of, make_lanes, mix
 from edge_dsac.loop.path import Path, PathTracker
+from edge_dsac.loop.target import TargetTracker
 from edge_dsac.records import Observation, SensorFrame, Values
 from edge_dsac.spec.layout import ActionLayout, ObservationLayout
 from edge_dsac.spec.robot import RobotSpec
@@ -44,6 +45,7 @@ class Observer:
         self.radar = [names.index(name) for name in ("radar_x_m", "radar_y_m", "radar_speed_m_s") if name in names]
         terms = {entry.term for entry in spec.observations}
         self.tracker = PathTracker(self.lanes) if terms & PATH_TERMS else None
+        self.target = TargetTracker(self.lanes) if terms & TARGET_TERMS else None
         self.terms = [(getattr(self, f"see_{entry.term}"), entry.history - 1) for entry in spec.observations]
         self.older: list[Values] = [()] * len(self.terms)  # what each term showed at earlier frames, newest first
         self.reference = Reference()
@@ -93,6 +95,8 @@ class Observer:
         self.fresh = fresh = self.fresh | gap
         self.any_fresh = True
         self.integral_m = self.lanes.choose(fresh, 0.0, self.integral_m)
+        if self.target:
+            self.target.forget(fresh)
         self.last_position_rad = self.choose_each(fresh, frame.position_rad, self.last_position_rad)
         return self.lanes.choose(fresh, 0.0, elapsed_s)
 
@@ -115,12 +119,21 @@ class Observer:
             self.usable_speed_m_s = self.keep_finite(speed, self.usable_speed_m_s)
             error = self.reference.speed_target_m_s - self.usable_speed_m_s
             self.integral_m = self.integral_m + elapsed_s * (error - self.integral_m * (1.0 / INTEGRAL_LEAK_S))
+        if self.tracker or self.target:
+            self.reckon(frame, elapsed_s)
+
+    def reckon(self, frame: SensorFrame, elapsed_s: Any) -> None:
+        """How far and how much round since the last frame, for who keeps places in mind."""
+        turned = [now - last for now, last in zip(frame.position_rad, self.last_position_rad, strict=True)]
+        distance_m, turn_rad = sum(turned) * self.wheel_share_m, frame.gyro_rad_s[2] * elapsed_s
+        finite = self.lanes.is_finite(distance_m + turn_rad)
+        distance_m, turn_rad = self.lanes.choose(finite, distance_m, 0.0), self.lanes.choose(finite, turn_rad, 0.0)
         if self.tracker:
-            turned = [now - last for now, last in zip(frame.position_rad, self.last_position_rad, strict=True)]
-            distance_m, turn_rad = sum(turned) * self.wheel_share_m, frame.gyro_rad_s[2] * elapsed_s
-            finite = self.lanes.is_finite(distance_m + turn_rad)
-            self.tracker.advance(self.lanes.choose(finite, distance_m, 0.0), self.lanes.choose(finite, turn_rad, 0.0))
-            self.last_position_rad = frame.position_rad
+            self.tracker.advance(distance_m, turn_rad)
+        if self.target:
+            scan = tuple(frame.extra[i] for i in self.radar)
+            self.target.advance(distance_m, turn_rad, elapsed_s, self.usable_speed_m_s, scan)
+        self.last_position_rad = frame.position_rad
 
     def filtered_pitch(self, frame: SensorFrame, pitch_rate: Any, elapsed_s: Any) -> Any:
         by_gravity = self.lanes.arctan2(-frame.accel_m_s2[0], frame.accel_m_s2[2])
@@ -192,6 +205,21 @@ class Observer:
         seen = self.lanes.is_finite(target[0])
         return (*(self.lanes.choose(seen, value, 0.0) for value in target), seen * 1.0)
 
+    def see_obstacle_track(self, frame: SensorFrame) -> Values:
+        target = self.tracked
+        known = target.known * 1.0
+        entries = (target.x_m, target.y_m, target.vx_m_s - self.usable_speed_m_s, target.vy_m_s)
+        return (*(self.lanes.choose(known > 0.0, value, 0.0) for value in entries), known)
+
+    def see_obstacle_miss(self, frame: SensorFrame) -> Values:
+        known = self.tracked.known
+        return tuple(self.lanes.choose(known, value, 0.0) for value in self.tracked.nearest(self.usable_speed_m_s))
+
+    @property
+    def tracked(self) -> TargetTracker:
+        assert self.target is not None  # only target terms ask
+        return self.target
+
     @property
     def on_path(self) -> PathTracker:
         assert self.tracker is not None  # only path terms ask, and they make one
@@ -199,3 +227,4 @@ class Observer:
 
 
 PATH_TERMS = {"cross_track_m", "heading_error", "path_ahead_m", "path_speed_m_s"}
+TARGET_TERMS = {"obstacle_track", "obstacle_miss"}

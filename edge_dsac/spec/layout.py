@@ -43,6 +43,14 @@ TERMS: dict[str, Term] = {
     "path_ahead_m": Term("four points of the path ahead, x and y in the body frame", "8", ("drive", "imu")),
     "path_speed_m_s": Term("speed along the path", "1", ("drive", "imu")),
     "obstacle": Term("radar target: x, y in m, range rate in m/s, 1 if seen; zeros where nothing is seen", "4", RADAR),
+    "obstacle_track": Term(
+        "the target remembered: x, y in m, velocity against the robot in m/s, 1 while known; zeros otherwise", "5", (*RADAR, "drive", "imu")
+    ),
+    "obstacle_miss": Term(
+        "if both go on: seconds until the target is nearest (at most 3), its x, y then; zeros where none is known",
+        "3",
+        (*RADAR, "drive", "imu"),
+    ),
 }
 
 
