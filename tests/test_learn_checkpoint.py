@@ -222,6 +222,18 @@ def test_a_full_disk_is_a_named_error_and_the_last_checkpoint_stays(tmp_path, mo
     assert np.concatenate([part["reward"] for part in saved.replay]).tolist() == list(range(30))
 
 
+def stopping(real, left, why):
+    """`real`, that works as often as `left[0]` says."""
+
+    def called(*given, **named):
+        left[0] -= 1
+        if left[0] < 0:
+            raise why
+        return real(*given, **named)
+
+    return called
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("why", [Killed(), OSError(errno.EIO, "Input/output error")], ids=["killed", "broken disk"])
 @pytest.mark.parametrize("again", [False, True], ids=["a new round", "a round that was there"])
@@ -235,19 +247,10 @@ def test_an_end_at_any_call_of_a_save_leaves_a_folder_that_goes_on(tmp_path, mon
         round_ = kept.load(4 if again else 5).progress.round + 1
         left = [k]
 
-        def counted(real, left=left):
-            def call(*given, **named):
-                left[0] -= 1
-                if left[0] < 0:
-                    raise why
-                return real(*given, **named)
-
-            return call
-
         ended = False
         with monkeypatch.context() as ending:
             for call in calls:
-                ending.setattr(os, call, counted(getattr(os, call)))
+                ending.setattr(os, call, stopping(getattr(os, call), left, why))
             try:
                 save(kept, round_, best=2)
             except (Killed, CheckpointError):
