@@ -7,6 +7,7 @@ another in this process, or each in a process of its own (`workers`), which pays
 from __future__ import annotations
 
 from dataclasses import replace
+from multiprocessing.connection import wait
 from typing import Any
 
 import gymnasium as gym
@@ -43,8 +44,9 @@ class RobotTask:
         applied, obs = env.last_action, next_obs
         if env.ended.any():
             applied = applied.copy()  # a new episode begins with an action of zero
-            env.begin(env.ended.copy())
-            obs = env.rollout.obs.vector.copy()
+            ended = env.ended.copy()
+            env.begin(ended)
+            obs = np.where(ended[:, None], env.rollout.obs.vector, next_obs)  # the others were looked at again, with other noise
         return Outcome(applied, reward, next_obs * self.scale, terminated, truncated, obs * self.scale, info)
 
     def close(self) -> None:
@@ -115,7 +117,9 @@ class WorkerTask:
         try:
             return call()
         except (EOFError, ConnectionError, BrokenPipeError) as error:
-            gone = [i for i, process in enumerate(self.envs.processes) if not process.is_alive()]
+            # Its sentinel, not is_alive: a dying process closes its pipes before anyone can see that it is dead.
+            ended = wait([process.sentinel for process in self.envs.processes], timeout=1.0)
+            gone = [i for i, process in enumerate(self.envs.processes) if process.sentinel in ended]
             raise TaskError(
                 f"{self.name}: worker {', '.join(map(str, gone)) or '?'} of {self.n} is gone ({type(error).__name__}; killed, or out of "
                 "memory?). The last checkpoint is as it was: go on with --resume auto, or with --workers 0 to see its own message"
@@ -128,7 +132,7 @@ class WorkerTask:
 def make_env(env_id: str, **choices: Any) -> gym.Env[Any, Any]:
     try:
         env = gym.make(env_id, **choices)
-    except gym.error.Error as error:
+    except (gym.error.Error, ModuleNotFoundError) as error:
         raise TaskError(f"{env_id}: {error}; `python -c 'import gymnasium; gymnasium.pprint_registry()'` lists what is here") from None
     return env if isinstance(env.observation_space, gym.spaces.Box) else gym.wrappers.FlattenObservation(env)
 

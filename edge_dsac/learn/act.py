@@ -13,6 +13,10 @@ from edge_dsac.records import Float
 Bounds = tuple[torch.Tensor, torch.Tensor]
 
 
+class Diverged(ValueError):
+    """Learning produced a number that is none."""
+
+
 def explorer(actor: Params, bounds: Bounds, objective: Objective, generator: torch.Generator) -> Policy:
     """Samples: what learning collects with. The noise is drawn on the CPU, the same on every device."""
 
@@ -20,7 +24,13 @@ def explorer(actor: Params, bounds: Bounds, objective: Objective, generator: tor
         with torch.no_grad():
             mean, std = action_distribution(actor, to_device(obs, actor), objective.activation, objective.log_std_range)
             eps = torch.randn(mean.shape, generator=generator).to(mean.device)
-            return np.asarray(squash(mean, std, eps, *bounds)[0].cpu())
+            wanted = np.asarray(squash(mean, std, eps, *bounds)[0].cpu())
+        if not np.isfinite(wanted).all():  # here, or the world would be blamed for what it makes of it
+            raise Diverged(
+                "learning diverged: the policy's action is not finite. The last checkpoint is intact; lower the learning rates, or look at "
+                "the rewards' size (report.png)"
+            )
+        return wanted
 
     return act
 

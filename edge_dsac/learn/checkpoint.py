@@ -76,13 +76,13 @@ class Checkpoints:
                 first = progress.replay_total - count
                 parts.append({"file": f"{name}.npz", "first": first, "last": progress.replay_total, "sha256": sha256(data)})
             path = self.write_folder(name, progress, config, npz(state), parts)
+            self.parts = parts
+            self.prune(progress)
         except OSError as error:
             why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
             raise CheckpointError(
                 f"{self.folder / name}: cannot be written: {why}. The checkpoint before it is intact: make room, then --resume auto"
             ) from None
-        self.parts = parts
-        self.prune(progress)
         return path
 
     def write_folder(self, name: str, progress: Progress, config: dict[str, Any], state: bytes, parts: list[dict[str, Any]]) -> Path:
@@ -91,11 +91,11 @@ class Checkpoints:
         unfinished.mkdir()
         try:
             write(unfinished / "state.npz", state)
-            words = {
+            words: dict[str, Any] = {
                 "version": VERSION, "progress": {key: getattr(progress, key) for key in Progress.__slots__}, "config": config,
                 "state_sha256": sha256(state), "replay": parts,
             }  # fmt: skip
-            write(unfinished / "checkpoint.json", json.dumps(words, indent=1).encode())
+            write(unfinished / "checkpoint.json", json.dumps(words | {"sha256": sha256_of(words)}, indent=1).encode())
         except OSError:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
@@ -112,7 +112,12 @@ class Checkpoints:
         for round_ in rounds:
             if round_ not in keep:
                 shutil.rmtree(self.folder / f"{round_:06d}", ignore_errors=True)
-        needed = {part["file"] for path in self.folder.glob("*/checkpoint.json") for part in json.loads(path.read_text())["replay"]}
+        needed = set()
+        for path in self.folder.glob("*/checkpoint.json"):
+            try:
+                needed |= {part["file"] for part in read_words(path)["replay"]}
+            except ValueError:
+                pass  # damaged: nobody will go on from it, and it must not stop the run
         for path in self.replay.iterdir():
             if path.name not in needed:
                 path.unlink(missing_ok=True)
@@ -135,13 +140,29 @@ class Checkpoints:
         raise CheckpointError(f"{self.folder}: no checkpoint{'' if round_ is None else f' of round {round_}'}; start without --resume")
 
     def read(self, path: Path, with_replay: bool) -> Saved:
-        words = json.loads((path / "checkpoint.json").read_text())
+        words = read_words(path / "checkpoint.json")
         if words["version"] != VERSION:
             raise ValueError(f"version {words['version']}, expected {VERSION}: written by another edge_dsac")
+        if set(words["progress"]) != set(Progress.__slots__):
+            raise ValueError(
+                f"progress has {sorted(words['progress'])}, expected {sorted(Progress.__slots__)}: written by another edge_dsac"
+            )
         state = verified(path / "state.npz", words["state_sha256"])
         replay = [verified(self.replay / part["file"], part["sha256"]) for part in words["replay"]] if with_replay else []
         self.parts = words["replay"]
         return Saved(path, Progress(**words["progress"]), words["config"], state, replay)
+
+
+def read_words(path: Path) -> dict[str, Any]:
+    """What a checkpoint.json says, if it says what was written."""
+    words = json.loads(path.read_bytes())
+    if not isinstance(words, dict) or words.pop("sha256", None) != sha256_of(words):
+        raise ValueError(f"{path.name} is damaged (its SHA-256 is not the one written down)")
+    return words
+
+
+def sha256_of(words: dict[str, Any]) -> str:
+    return sha256(json.dumps(words).encode())
 
 
 def verified(path: Path, expected: str) -> dict[str, Float]:
@@ -202,6 +223,9 @@ def walk(name: str, value: Any) -> Any:
 def unflatten(arrays: dict[str, Float], like: State, device: str) -> State:
     """The state whose tensors these are; `like` says what shapes are expected."""
     expected = dict(walk("", like))
+    surplus = sorted(arrays.keys() - expected.keys())
+    if surplus:
+        raise CheckpointError(f"checkpoint: {surplus[0]} has the shape {arrays[surplus[0]].shape}, expected none: made with other networks")
     for name, tensor in expected.items():
         shape = arrays[name].shape if name in arrays else None
         if shape != tuple(tensor.shape):

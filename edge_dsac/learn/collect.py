@@ -16,6 +16,7 @@ import numpy as np
 from edge_dsac.learn.losses import Batch
 from edge_dsac.records import Float, Outcome
 
+LARGEST = float(np.finfo(np.float32).max)  # beyond it a number of the replay is infinite
 Policy = Callable[[Float], Float]  # [n, obs] -> [n, act], within the world's bounds
 
 
@@ -60,6 +61,7 @@ class Collector:
     def begin(self, seed: int, progress: float) -> None:
         """New episodes: nothing of what ran before is carried on."""
         self.obs = self.world.begin(seed, progress)
+        expect_numbers(self.world, "observation", self.obs, self.steps)
         self.span.clear()
         self.tally = Tally([], [])
         self.running_return, self.running_length = np.zeros(self.world.n), np.zeros(self.world.n, int)
@@ -92,13 +94,19 @@ class Collector:
 
 def check(world: World, outcome: Outcome, step: int) -> None:
     """One bad number in the replay poisons everything after it."""
-    if np.isfinite(outcome.reward).all() and np.isfinite(outcome.next_obs).all() and np.isfinite(outcome.obs).all():
+    expect_numbers(world, "reward", outcome.reward, step)
+    expect_numbers(world, "observation", outcome.next_obs, step)
+    if outcome.obs is not outcome.next_obs:
+        expect_numbers(world, "observation", outcome.obs, step)
+
+
+def expect_numbers(world: World, what: str, values: Float, step: int) -> None:
+    good = np.abs(values) <= LARGEST  # NaN is not
+    if good.all():
         return
-    what, values = ("reward", outcome.reward) if not np.isfinite(outcome.reward).all() else ("observation", outcome.next_obs)
-    bad = ~np.isfinite(np.asarray(values).reshape(world.n, -1)).all(axis=1)
-    who = int(bad.argmax())
+    who = int((~good.reshape(world.n, -1).all(axis=1)).argmax())
     raise WorldError(
-        f"{world.name}: the {what} of environment {who} is {np.asarray(values)[who].tolist()} at step {step}; expected finite numbers. "
+        f"{world.name}: the {what} of environment {who} is {values[who].tolist()} at step {step}; expected finite numbers. "
         "Mend the environment (or clip there); the last checkpoint is as it was, --resume auto goes on from it"
     )
 

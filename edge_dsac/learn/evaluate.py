@@ -42,7 +42,10 @@ class Score:
 
 
 def evaluate(world: World, policy: Policy, seed: int, episodes: int) -> Score:
-    """The first `episodes` of the world's parallel episodes; each place runs the same number, so that short ones do not count double."""
+    """At least `episodes` whole ones; each place of the world runs the same number, so that short ones do not count double.
+
+    The means are of the truths' magnitudes, over all steps.
+    """
     each = math.ceil(episodes / world.n)
     obs = world.begin(seed)
     done, total, length = np.zeros(world.n, int), np.zeros(world.n), np.zeros(world.n, int)
@@ -77,13 +80,18 @@ def evaluate(world: World, policy: Policy, seed: int, episodes: int) -> Score:
 
 @dataclass(frozen=True, slots=True)
 class ValueCheck:
-    """Estimated against realised, one entry per start; soft returns, as the critics learn them."""
+    """Estimated against realised, one entry per start; soft returns, as the critics learn them.
+
+    Empty where no start had enough behind it (a world that ends its episodes early): its figures are then NaN.
+    """
 
     estimated: Float
     sigma: Float
     realised: Float
 
     def figures(self) -> dict[str, float]:
+        if not len(self.estimated):
+            return dict.fromkeys(("estimated", "realised", "bias", "sigma", "spread", "within_2_sigma"), math.nan)
         error = self.estimated - self.realised
         spread = float(np.sqrt(np.mean(error**2)))
         return {
@@ -155,6 +163,4 @@ def realise(lived: list[dict[str, Any]], judged: Judged) -> ValueCheck:
         realised.append(soft_return[counted])
         soft_return = soft_return - judged.alpha * step["log_prob"]
     columns = [np.concatenate(values) for values in (estimated, sigma, realised)]
-    if not len(columns[0]):
-        raise ValueError("value check: no start had enough steps behind it; give the world longer episodes")
     return ValueCheck(*columns)

@@ -18,10 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from edge_dsac.learn.act import deployed, explorer
+from edge_dsac.learn.act import Diverged, deployed, explorer
 from edge_dsac.learn.checkpoint import Checkpoints, Progress, Saved, flatten, unflatten
 from edge_dsac.learn.collect import Collector, World
-from edge_dsac.learn.evaluate import Judged, Score, ValueCheck, check_value, evaluate
+from edge_dsac.learn.evaluate import REST, Judged, Score, ValueCheck, check_value, evaluate
 from edge_dsac.learn.losses import Batch, Noise
 from edge_dsac.learn.networks import Shape
 from edge_dsac.learn.ranks import ALONE, Ranks
@@ -30,11 +30,10 @@ from edge_dsac.learn.update import Figures, Rates, State, make_state
 from edge_dsac.records import Float
 
 EVALUATION_SEED, VALUE_SEED = 1_000_003, 2_000_003  # of episodes no learning has seen; the same in every round
-VALUE_STEPS = 700  # at gamma 0.99 a start needs 230 steps behind it
+VALUE_SPANS = 3  # steps of a value check, in those a start needs behind it: at gamma 0.99 that is 230
 
 
-class Diverged(ValueError):
-    """Learning produced a number that is none."""
+POSITIVE = ("updates", "round_updates", "envs", "steps_per_update", "batch", "n_step", "alpha", "evaluation_episodes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +73,15 @@ class Learning:
     evaluation_episodes: int = 10
     """episodes of the deployed policy after each round"""
     rates: Rates = field(default_factory=Rates)
+
+    def __post_init__(self) -> None:
+        wrong = [f"{name} = {getattr(self, name)}" for name in POSITIVE if getattr(self, name) <= 0]
+        if not 0.0 < self.gamma < 1.0:
+            wrong.append(f"gamma = {self.gamma} (expected between 0 and 1, both excluded)")
+        if self.capacity < self.batch:
+            wrong.append(f"capacity = {self.capacity} (expected at least a batch, {self.batch})")
+        if wrong:
+            raise ValueError(f"settings that cannot be learnt with: {', '.join(wrong)}; expected positive numbers")
 
 
 class Worlds(Protocol):
@@ -147,7 +155,7 @@ class Trainer:
         self.replay.refill(saved.progress.replay_total, saved.replay)
         self.progress = saved.progress
         self.saved_total = saved.progress.replay_total
-        self.collector.steps = saved.progress.env_steps
+        self.collector.steps = saved.progress.env_steps // self.world.n
 
     def run(self, on_round: Callable[[Round], None], on_update: Callable[[int, int], None]) -> None:
         """`on_update(updates, env_steps)` is called often; it must be quick."""
@@ -175,6 +183,7 @@ class Trainer:
             policy = explorer(self.state.actor, self.bounds, policy_noise, explore)
             lived = living.submit(self.collector.collect, policy, beat_steps)
             due = int((env_steps - learning.warmup_steps) / learning.steps_per_update)
+            due = due if self.replay.size else updates  # with n_step > 1 the first rows come later than the first steps
             for k in range(updates, min(due, goal)):
                 sums.append(self.update(k, sample, noise))
             updates = max(updates, min(due, goal))
@@ -201,11 +210,13 @@ class Trainer:
     def close_round(self, updates: int, env_steps: int, sums: list[torch.Tensor], seconds: float) -> Round | None:
         learning, state = self.learning, self.state
         figures = dict(zip(Figures._fields, torch.stack(sums).double().mean(dim=0).tolist(), strict=True))
+        kept = flatten(state)
         bad = [name for name, value in figures.items() if not math.isfinite(value)]
+        bad += [name for name, values in kept.items() if not np.isfinite(values).all()]  # the last update's figures are of before it
         if bad:
             raise Diverged(
-                f"learning diverged: {', '.join(bad)} is not finite in the round that ended at update {updates}. The checkpoint of round "
-                f"{self.progress.round} is intact; lower the learning rates, or look at the rewards' size (report.png)"
+                f"learning diverged: {', '.join(bad[:8])} is not finite in the round that ended at update {updates}. The last checkpoint "
+                f"is intact (round {self.progress.round}); lower the learning rates, or look at the rewards' size (report.png)"
             )
         score, value = (self.evaluate(), self.check_value()) if self.ranks.first else (None, None)
         mean = self.ranks.from_first(score.mean if score else 0.0)
@@ -213,7 +224,7 @@ class Trainer:
         number = self.progress.round + 1
         best = (number, mean) if is_best else (self.progress.best_round, self.progress.best_mean)
         self.progress = Progress(number, updates, env_steps, self.replay.total, *best)
-        self.checkpoints.save(self.progress, self.config, flatten(state), self.replay.since(self.saved_total))
+        self.checkpoints.save(self.progress, self.config, kept, self.replay.since(self.saved_total))
         self.saved_total = self.replay.total
         if not score or not value:
             return None
@@ -240,7 +251,8 @@ class Trainer:
             learning.reward_scale,
         )  # fmt: skip
         try:
-            return check_value(world, judged, VALUE_SEED, VALUE_STEPS)
+            steps = math.ceil(VALUE_SPANS * math.log(REST) / math.log(learning.gamma))
+            return check_value(world, judged, VALUE_SEED, steps)
         finally:
             world.close()
 

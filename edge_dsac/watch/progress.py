@@ -41,11 +41,11 @@ class ProgressLine:
     def round_over(self, line: dict[str, Any], seconds: float) -> None:
         score, value = line["evaluation"], line["value"]
         self.score = f"return {score['mean']:.1f}"
-        training = f"{line['training_return']:.1f}" if line["training_return"] is not None else "-"
         self.say(
             f"{clock(seconds)}  round {line['round']:>3}  update {line['updates']:>7}  return {score['mean']:9.1f} +- {score['std']:.1f}"
-            f"{' *' if line['best'] else '  '}  survival {score['survival']:.2f}  training {training}  Q {value['estimated']:.1f} "
-            f"(realised {value['realised']:.1f})  sigma {value['sigma']:.2f} (spread {value['spread']:.2f})  alpha {line['alpha']:.3f}",
+            f"{' *' if line['best'] else '  '}  survival {score['survival']:.2f}  training {number(line['training_return'])}  "
+            f"Q {number(value['estimated'])} (realised {number(value['realised'])})  sigma {number(value['sigma'])} (spread "
+            f"{number(value['spread'])})  alpha {line['alpha']:.3f}",
             lasting=True,
         )
         self.counted = -1  # an evaluation took part of the time since
@@ -53,6 +53,11 @@ class ProgressLine:
     def say(self, text: str, lasting: bool) -> None:
         self.out.write((f"\r\x1b[K{text}" + ("\n" if lasting else "")) if self.terminal else text + "\n")
         self.out.flush()
+
+
+def number(value: float | None) -> str:
+    """What JSON has no number for is not known."""
+    return "-" if value is None else f"{value:.1f}"
 
 
 def clock(seconds: float) -> str:

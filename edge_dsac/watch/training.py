@@ -76,12 +76,20 @@ def learning_curve(axis: Any, at: Any, lines: list[dict[str, Any]], baseline: di
 
 
 def bias(axis: Any, at: Any, lines: list[dict[str, Any]]) -> None:
-    axis.plot(at, [line["value"]["estimated"] for line in lines], color=ORANGE, label="estimated Q")
-    axis.plot(at, [line["value"]["realised"] for line in lines], color=BLUE, label="realised discounted return")
+    axis.plot(at, series(lines, "estimated"), color=ORANGE, label="estimated Q")
+    axis.plot(at, series(lines, "realised"), color=BLUE, label="realised discounted return")
     axis.set(title="does the critic believe what happens?", xlabel="updates")
 
 
+def series(lines: list[dict[str, Any]], name: str) -> Any:
+    """Of the value checks; a gap where one had nothing to say."""
+    return np.array([line["value"][name] for line in lines], float)
+
+
 def scatter(axis: Any, value: Any) -> None:
+    if not len(value["estimated"]):
+        axis.set(title="no start with enough behind it")
+        return
     estimated, realised = value["estimated"], value["realised"]
     low, high = float(min(estimated.min(), realised.min())), float(max(estimated.max(), realised.max()))
     axis.plot(estimated, realised, ".", ms=2, color=BLUE, alpha=0.3, rasterized=True)
@@ -91,6 +99,8 @@ def scatter(axis: Any, value: Any) -> None:
 
 def calibration(axis: Any, value: Any) -> None:
     """Starts in order of their predicted sigma: in each twelfth, what was predicted and how far off the mean was."""
+    if not len(value["estimated"]):
+        return
     error = value["realised"] - value["estimated"]
     order = np.argsort(value["sigma"])
     groups = [group for group in np.array_split(order, BINS) if len(group)]
