@@ -84,9 +84,10 @@ def test_a_cut_on_the_way_keeps_two_episodes_apart():
     assert by_start(check) == {4.0: 1000.0, 0.0: 1 + 1 / 2 + 1 / 4 + 1 / 8 + 16 / 16}
 
 
-def test_a_check_without_any_start_says_so():
-    with pytest.raises(ValueError, match="no start had enough steps behind it; give the world longer episodes"):
-        realise(lived([0.0] * 3, cut=[2]), JUDGED)
+def test_a_check_without_any_start_knows_nothing_and_does_not_end_the_run():
+    check = realise(lived([0.0] * 3, cut=[2]), JUDGED)
+    assert len(check.estimated) == 0
+    assert all(np.isnan(value) for value in check.figures().values())
 
 
 def test_figures_of_a_value_check():
