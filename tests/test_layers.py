@@ -47,6 +47,8 @@ FOREIGN = {
     "mujoco": ("sim", "tools"),
     "gymnasium": ("sim", "tools"),
     "torch": ("edge_dsac.learn", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize", "tools"),
+    "stable_baselines3": ("tools",),  # peers in benchmarks
+    "sb3_contrib": ("tools",),
     "tyro": ("edge_dsac.cli.train",),  # the desktop's; a robot's verbs use argparse
     "onnx": ("edge_dsac.bundle", "tools"),
     "onnxruntime": ("edge_dsac.bundle", "tools"),
@@ -163,6 +165,7 @@ PLANTED = [
     ("sim/sly.py", "import edge_dsac.loop.control", "edge_dsac.loop.control"),
     ("sim/sly.py", "import edge_dsac.learn.losses", "edge_dsac.learn.losses"),
     ("calibration/sly.py", "import sim", "imports sim"),
+    ("edge_dsac/learn/sly.py", "import stable_baselines3", "stable_baselines3 is for tools"),
     ("tools/sly.py", "import tests.board_rig", "tests is not a dependency"),
 ]
 

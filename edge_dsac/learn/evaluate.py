@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,29 +114,6 @@ class Judged:
     reward_scale: float
 
 
-def check_value(world: World, judged: Judged, seed: int, steps: int) -> ValueCheck:
-    """Lives through `steps` steps; every start with enough behind it is held against what followed."""
-    generator = torch.Generator().manual_seed(seed)
-    obs = world.begin(seed)
-    lived: list[dict[str, Any]] = []
-    for _ in range(steps):
-        act, log_prob, q, sigma = judge(judged, obs, generator)
-        outcome = world.step(act)
-        obs = outcome.obs
-        cut = outcome.truncated & ~outcome.terminated if len(lived) + 1 < steps else ~outcome.terminated  # nothing was lived beyond
-        beyond = soft_value(judged, outcome.next_obs, generator) if cut.any() else np.zeros(world.n)
-        lived.append({
-            "q": q, "sigma": sigma, "log_prob": log_prob, "reward": outcome.reward * judged.reward_scale,
-            "terminated": outcome.terminated, "cut": cut, "beyond": beyond,
-        })  # fmt: skip
-    return realise(lived, judged)
-
-
-def soft_value(judged: Judged, obs: Float, generator: torch.Generator) -> Float:
-    _, log_prob, q, _ = judge(judged, obs, generator)
-    return np.asarray(q - judged.alpha * log_prob)
-
-
 def judge(judged: Judged, obs: Float, generator: torch.Generator) -> tuple[Float, Float, Float, Float]:
     """An action of the exploring policy, its log-probability, and what the critics say of it."""
     with torch.no_grad():
@@ -146,6 +124,33 @@ def judge(judged: Judged, obs: Float, generator: torch.Generator) -> tuple[Float
         smaller = q.argmin(dim=0, keepdim=True)
         picked = (q.gather(0, smaller)[0], sigma.gather(0, smaller)[0])
         return tuple(np.asarray(value.cpu(), float) for value in (act, log_prob, *picked))  # type: ignore[return-value]
+
+
+Judge = Callable[[Judged, Float, torch.Generator], tuple[Float, Float, Float, Float]]  # as `judge`
+
+
+def check_value(world: World, judged: Judged, seed: int, steps: int, look: Judge = judge) -> ValueCheck:
+    """Lives through `steps` steps; every start with enough behind it is held against what followed.
+
+    `look` is another's networks, for a comparison with them: of `judged` only gamma, alpha and the reward's scale are then used.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    obs = world.begin(seed)
+    lived: list[dict[str, Any]] = []
+    for _ in range(steps):
+        act, log_prob, q, sigma = look(judged, obs, generator)
+        outcome = world.step(act)
+        obs = outcome.obs
+        cut = outcome.truncated & ~outcome.terminated if len(lived) + 1 < steps else ~outcome.terminated  # nothing was lived beyond
+        beyond = np.zeros(world.n)
+        if cut.any():
+            _, next_log_prob, next_q, _ = look(judged, outcome.next_obs, generator)
+            beyond = np.asarray(next_q - judged.alpha * next_log_prob)
+        lived.append({
+            "q": q, "sigma": sigma, "log_prob": log_prob, "reward": outcome.reward * judged.reward_scale,
+            "terminated": outcome.terminated, "cut": cut, "beyond": beyond,
+        })  # fmt: skip
+    return realise(lived, judged)
 
 
 def realise(lived: list[dict[str, Any]], judged: Judged) -> ValueCheck:
