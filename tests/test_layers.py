@@ -48,6 +48,9 @@ FOREIGN = {
     "gymnasium": ("sim", "tools"),
     "torch": ("edge_dsac.learn", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize", "tools"),
     "tyro": ("edge_dsac.cli.train",),  # the desktop's; a robot's verbs use argparse
+    "stable_baselines3": ("tools",),  # peers to be measured against
+    "sbx": ("tools",),
+    "jax": ("tools",),
     "onnx": ("edge_dsac.bundle", "tools"),
     "onnxruntime": ("edge_dsac.bundle", "tools"),
     "tensorrt": ("edge_dsac.bundle", "tools"),
