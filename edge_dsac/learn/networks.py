@@ -14,8 +14,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+
+def gelu(x: Tensor) -> Tensor:
+    """x times the normal distribution's cdf.
+
+    Compiled for a CPU in float32 its slope is computed with it, from the same exponential, and kept: the gradient is one product.
+    The erf is the one ATen's vectorised float32 kernels use (Abramowitz and Stegun 7.1.26, within 1.5e-7).
+    """
+    if not (torch.compiler.is_compiling() and x.dtype == torch.float32 and x.device.type == "cpu"):
+        return functional.gelu(x)
+    still = x.detach()
+    bell = torch.exp(-0.5 * still * still)
+    t = 1.0 / (1.0 + 0.3275911 / math.sqrt(2.0) * still.abs())
+    r = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    tail = 0.5 * r * bell
+    cdf = torch.where(still < 0.0, tail, 1.0 - tail)
+    value = still * cdf
+    if not torch.is_grad_enabled():
+        return value
+    slope = cdf + still * bell * (1.0 / math.sqrt(2.0 * math.pi))
+    return value + slope * (x - still)
+
+
 Params = tuple[Tensor, ...]
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": functional.gelu, "relu": functional.relu, "tanh": torch.tanh}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "relu": functional.relu, "tanh": torch.tanh}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +62,19 @@ def mlp(params: Params, x: Tensor, activation: str, layer_norm: bool = False) ->
     """`x[..., batch, in]` -> `[..., batch, out]`; the parameters' leading axes broadcast against x's."""
     nonlinear = ACTIVATIONS[activation]
     last = len(params) // 2 - 1
+    # Inside, features come before the batch: then a weight's gradient comes out as the weight lies in memory. The other way round
+    # it comes out transposed, and Adam's kernel spends its time striding.
+    x = x.transpose(-1, -2)
     for i in range(last + 1):
-        x = x @ params[2 * i].transpose(-1, -2) + params[2 * i + 1].unsqueeze(-2)
+        x = params[2 * i] @ x + params[2 * i + 1].unsqueeze(-1)
         if i < last:
-            x = nonlinear(functional.layer_norm(x, x.shape[-1:]) if layer_norm else x)
-    return x
+            x = nonlinear(normalised(x) if layer_norm else x)
+    return x.transpose(-1, -2)
+
+
+def normalised(x: Tensor) -> Tensor:
+    """`x[..., features, batch]`, over the features."""
+    return functional.layer_norm(x.transpose(-1, -2), (x.shape[-2],)).transpose(-1, -2)
 
 
 def make_params(

@@ -205,7 +205,7 @@ class Trainer:
         pace = torch.tensor(1.0 - (1.0 - learning.final_pace) * k / learning.updates, device=self.device)
         with_actor = k % learning.rates.delay == 0
         self.state, figures = self.updater(self.state, batch, to_device(drawn, self.device), self.bounds, with_actor, pace)
-        return torch.stack([value.mean() for value in figures])
+        return torch.stack(figures)
 
     def close_round(self, updates: int, env_steps: int, sums: list[torch.Tensor], seconds: float) -> Round | None:
         learning, state = self.learning, self.state

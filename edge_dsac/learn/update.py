@@ -160,9 +160,10 @@ def update_actor(
 def adam(params: Params, gradient: Params, moments: Moments, lr: Tensor | float, steps: Tensor) -> tuple[Params, Moments]:
     first = tuple(BETA_1 * m + (1.0 - BETA_1) * g for m, g in zip(moments.first, gradient, strict=True))
     second = tuple(BETA_2 * v + (1.0 - BETA_2) * g * g for v, g in zip(moments.second, gradient, strict=True))
-    size = lr / (1.0 - BETA_1**steps)
-    spread = (1.0 - BETA_2**steps).sqrt()
-    moved = tuple(p - size * m / (v.sqrt() / spread + ADAM_EPSILON) for p, m, v in zip(params, first, second, strict=True))
+    # As exponentials, not powers: a scalar with an exp in it inductor computes once, a power anew for every eight parameters.
+    size = lr / (1.0 - (steps * math.log(BETA_1)).exp())
+    per_spread = (1.0 - (steps * math.log(BETA_2)).exp()).rsqrt()
+    moved = tuple(p - size * m / (v.sqrt() * per_spread + ADAM_EPSILON) for p, m, v in zip(params, first, second, strict=True))
     return moved, Moments(first, second)
 
 
