@@ -50,7 +50,6 @@ FOREIGN = {
     "stable_baselines3": ("tools",),  # peers in benchmarks
     "sb3_contrib": ("tools",),
     "tyro": ("edge_dsac.cli.train",),  # the desktop's; a robot's verbs use argparse
-    "stable_baselines3": ("tools",),  # peers to be measured against
     "sbx": ("tools",),
     "jax": ("tools",),
     "onnx": ("edge_dsac.bundle", "tools"),

@@ -124,8 +124,8 @@ def test_no_observation_however_wild_leaves_the_sum_of_the_weights(rover, genera
     reward = Reward(rover)
     vectors = generator.standard_normal((1000, ObservationLayout(rover).size)) * 1e3
     values = reward(vectors, generator.uniform(-1, 1, (1000, 2)), generator.uniform(-1, 1, (1000, 2)))
-    assert values.max() <= 1.0  # path_progress alone pays
-    assert values.min() >= -1.0 - 1.0 - 2.0 - 0.1
+    assert values.max() <= 1.5 + 1.0  # alive and path_progress pay
+    assert values.min() >= 1.5 - 1.0 - 1.0 - 2.0 - 0.1
 
 
 def test_an_unknown_term_gets_a_guess(bot):

@@ -31,11 +31,11 @@ from returns_cells import ROBOTS, SHIPPED, CellError, cell_in, evaluation_steps,
 import sim  # noqa: F401  registers the robots' ids
 from edge_dsac.cli.train import ALGORITHMS, Options, overlay, preset_of
 from edge_dsac.learn.compiled import make_updater, prepare, resolve
-from edge_dsac.learn.evaluate import Judged, Score, ValueCheck, check_value, evaluate
+from edge_dsac.learn.evaluate import Judged, Score, ValueCheck, check_value, evaluate, value_steps
 from edge_dsac.learn.losses import Objective
 from edge_dsac.learn.networks import squash
 from edge_dsac.learn.run_folder import machine, source_state
-from edge_dsac.learn.trainer import EVALUATION_SEED, VALUE_SEED, VALUE_STEPS, Learning, Round, Trainer
+from edge_dsac.learn.trainer import EVALUATION_SEED, VALUE_SEED, Learning, Round, Trainer
 from edge_dsac.records import Float
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import load_robot
@@ -275,7 +275,7 @@ def check_peer(tasks: Tasks, model: Any, reward_scale: float) -> ValueCheck:
         return wanted, np.asarray(log_prob, float), np.asarray(q, float), np.zeros(len(q))
 
     try:
-        return check_value(world, judged, VALUE_SEED, VALUE_STEPS, look)
+        return check_value(world, judged, VALUE_SEED, value_steps(model.gamma), look)
     finally:
         world.close()
 

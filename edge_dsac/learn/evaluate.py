@@ -20,6 +20,12 @@ from edge_dsac.learn.networks import Params, action_distribution, squash, value_
 from edge_dsac.records import Float
 
 REST = 0.1  # a start is counted when at most this share of its return lies beyond what was lived through
+VALUE_SPANS = 3  # length of a value check, in the steps a start needs behind it
+
+
+def value_steps(gamma: float) -> int:
+    """How long a check must be: at gamma 0.99 a start needs 230 steps behind it."""
+    return math.ceil(VALUE_SPANS * math.log(REST) / math.log(gamma))
 
 
 @dataclass(frozen=True, slots=True)

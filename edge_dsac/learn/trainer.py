@@ -21,7 +21,7 @@ import torch
 from edge_dsac.learn.act import Diverged, deployed, explorer
 from edge_dsac.learn.checkpoint import Checkpoints, Progress, Saved, flatten, unflatten
 from edge_dsac.learn.collect import Collector, World
-from edge_dsac.learn.evaluate import REST, Judged, Score, ValueCheck, check_value, evaluate
+from edge_dsac.learn.evaluate import Judged, Score, ValueCheck, check_value, evaluate, value_steps
 from edge_dsac.learn.losses import Batch, Noise
 from edge_dsac.learn.networks import Shape
 from edge_dsac.learn.ranks import ALONE, Ranks
@@ -30,7 +30,6 @@ from edge_dsac.learn.update import Figures, Rates, State, make_state
 from edge_dsac.records import Float
 
 EVALUATION_SEED, VALUE_SEED = 1_000_003, 2_000_003  # of episodes no learning has seen; the same in every round
-VALUE_SPANS = 3  # steps of a value check, in those a start needs behind it: at gamma 0.99 that is 230
 
 
 POSITIVE = ("updates", "round_updates", "envs", "steps_per_update", "batch", "n_step", "alpha", "evaluation_episodes")
@@ -251,8 +250,7 @@ class Trainer:
             learning.reward_scale,
         )  # fmt: skip
         try:
-            steps = math.ceil(VALUE_SPANS * math.log(REST) / math.log(learning.gamma))
-            return check_value(world, judged, VALUE_SEED, steps)
+            return check_value(world, judged, VALUE_SEED, value_steps(learning.gamma))
         finally:
             world.close()
 
