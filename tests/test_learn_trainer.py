@@ -13,7 +13,7 @@ import torch
 from learn_fakes import Valley, Valleys, fingerprint, finish, plain_update, train_in_a_child, trainer_in
 
 from edge_dsac.learn.checkpoint import Checkpoints
-from edge_dsac.learn.trainer import Diverged
+from edge_dsac.learn.trainer import EPISODES, EXPLORE, NOISE, SAMPLE, Diverged, Learning, stream
 from edge_dsac.learn.update import Rates
 
 CHOICES = {
@@ -253,6 +253,28 @@ def test_a_last_update_that_breaks_the_state_is_not_saved(tmp_path):
 
 
 # Learning
+
+
+def test_nothing_random_is_drawn_twice():
+    """Another round, purpose, rank or seed is another stream; the same one is the same."""
+    drawn = {
+        (seed, round_, purpose, rank): tuple(torch.randint(1 << 30, (4,), generator=stream(seed, round_, purpose, rank)).tolist())
+        for seed in (0, 1)
+        for round_ in (0, 1, 2)
+        for purpose in (EXPLORE, SAMPLE, NOISE, EPISODES)
+        for rank in (0, 1)
+    }
+    assert len(set(drawn.values())) == len(drawn)
+    again = torch.randint(1 << 30, (4,), generator=stream(1, 2, NOISE, 1))
+    assert tuple(again.tolist()) == drawn[1, 2, NOISE, 1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"gamma": 1.0}, "gamma = 1.0"), ({"round_updates": 0}, "round_updates = 0"), ({"capacity": 10}, "capacity = 10")]
+)
+def test_settings_that_cannot_be_learnt_with_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        Learning(**wrong)
 
 
 @pytest.mark.slow

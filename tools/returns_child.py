@@ -35,7 +35,7 @@ from edge_dsac.learn.evaluate import Judged, Score, ValueCheck, check_value, eva
 from edge_dsac.learn.losses import Objective
 from edge_dsac.learn.networks import squash
 from edge_dsac.learn.run_folder import machine, source_state
-from edge_dsac.learn.trainer import EVALUATION_SEED, VALUE_SEED, Learning, Round, Trainer
+from edge_dsac.learn.trainer import EVALUATION_PLACES, EVALUATION_SEED, VALUE_SEED, Learning, Round, Trainer
 from edge_dsac.records import Float
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import load_robot
@@ -250,7 +250,7 @@ def learn_peer(plan: dict[str, Any]) -> tuple[Curve, dict[str, Any]]:
 
 
 def judge_peer(tasks: Tasks, model: Any, episodes: int) -> Score:
-    world = tasks.evaluation(min(episodes, 10))
+    world = tasks.evaluation(min(episodes, EVALUATION_PLACES))
     try:
         return evaluate(world, lambda obs: model.predict(np.asarray(obs, np.float32), deterministic=True)[0], EVALUATION_SEED, episodes)
     finally:

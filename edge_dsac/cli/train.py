@@ -25,7 +25,7 @@ from edge_dsac.learn.evaluate import evaluate
 from edge_dsac.learn.losses import Objective
 from edge_dsac.learn.ranks import Ranks, join
 from edge_dsac.learn.run_folder import RunFolder, line_of
-from edge_dsac.learn.trainer import EVALUATION_SEED, Learning, Round, Trainer, weights
+from edge_dsac.learn.trainer import EVALUATION_PLACES, EVALUATION_SEED, Learning, Round, Trainer, weights
 from edge_dsac.learn.update import State
 from edge_dsac.records import Observation
 from edge_dsac.spec.robot import RobotSpec, load_robot
@@ -238,7 +238,7 @@ def save_baseline(run: Run) -> None:
     except ValueError:
         return  # a robot of one's own need not have one
     episodes = run.options.learning.evaluation_episodes
-    task = run.tasks.evaluation(min(episodes, 10))
+    task = run.tasks.evaluation(min(episodes, EVALUATION_PLACES))
     assert isinstance(task, RobotTask)
     score = evaluate(task, baseline_policy(engine, task), EVALUATION_SEED, episodes)
     words = {"name": type(engine).__name__, **score.figures()}

@@ -30,6 +30,7 @@ from edge_dsac.learn.update import Figures, Rates, State, make_state
 from edge_dsac.records import Float
 
 EVALUATION_SEED, VALUE_SEED = 1_000_003, 2_000_003  # of episodes no learning has seen; the same in every round
+EVALUATION_PLACES = 50  # episodes lived through side by side at most
 
 
 POSITIVE = ("updates", "round_updates", "envs", "steps_per_update", "batch", "n_step", "alpha", "evaluation_episodes")
@@ -235,7 +236,7 @@ class Trainer:
 
     def evaluate(self) -> Score:
         episodes = self.learning.evaluation_episodes
-        world = self.worlds.evaluation(min(episodes, 10))
+        world = self.worlds.evaluation(min(episodes, EVALUATION_PLACES))
         policy = deployed(self.state.actor, self.bounds, self.learning.rates.objective)
         try:
             return evaluate(world, policy, EVALUATION_SEED, episodes)
