@@ -62,17 +62,17 @@ def test_every_seed_of_everything_comes_before_the_next_seed():
 
 def test_the_returns_study_has_every_peer_in_every_task_and_shipped_settings_where_there_are_some():
     cells = ordered(["returns"], list(BUDGETS), [7], shipped=["EdgeDsac/BalanceBot-v0"])
-    assert len(cells) == 7 * 6 + 1
+    assert len(cells) == 7 * 7 + 1
     assert Cell("EdgeDsac/BalanceBot-v0", "dsac-t-shipped", 7) in cells
     hopper = [cell.algorithm for cell in cells if cell.task == "Hopper-v5"]
-    assert hopper == ["dsac-t", "sb3-sac", "sb3-td3", "sb3-ddpg", "sb3-ppo", "sb3-trpo"]
+    assert hopper == ["dsac-t", "dsac-t-3e-4", "sb3-sac", "sb3-td3", "sb3-ddpg", "sb3-ppo", "sb3-trpo"]
 
 
 def test_a_run_that_two_studies_need_is_made_once():
     alone = {study: ordered([study], [ENV], [0]) for study in ("returns", "reward-scale", "value-bias", "ablation")}
-    assert {study: len(cells) for study, cells in alone.items()} == {"returns": 6, "reward-scale": 9, "value-bias": 3, "ablation": 6}
+    assert {study: len(cells) for study, cells in alone.items()} == {"returns": 7, "reward-scale": 9, "value-bias": 3, "ablation": 6}
     together = ordered(list(alone), [ENV], [0])
-    assert len(together) == len(set(together)) == 6 + 7 + 0 + 4  # dsac-t and sb3-sac are in the first; sac in the second
+    assert len(together) == len(set(together)) == 7 + 7 + 0 + 4  # dsac-t and sb3-sac are in the first; sac in the second
 
 
 def test_names_of_files_are_all_different():

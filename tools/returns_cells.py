@@ -13,14 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# Environment steps. Far below the paper's 1.5 million: what two shared cores finish in a night.
+# Environment steps. Far below the paper's 30 million: what two shared cores finish in half a day.
 BUDGETS = {
-    "InvertedDoublePendulum-v5": 30_000, "Reacher-v5": 30_000, "EdgeDsac/BalanceBot-v0": 60_000, "EdgeDsac/Rover-v0": 60_000,
-    "Pusher-v5": 60_000, "Swimmer-v5": 60_000, "Hopper-v5": 100_000,
+    "InvertedDoublePendulum-v5": 20_000, "Reacher-v5": 20_000, "EdgeDsac/BalanceBot-v0": 40_000, "EdgeDsac/Rover-v0": 40_000,
+    "Pusher-v5": 30_000, "Swimmer-v5": 40_000, "Hopper-v5": 60_000,
 }  # fmt: skip
 ROBOTS = {"EdgeDsac/BalanceBot-v0": "balance_bot", "EdgeDsac/Rover-v0": "rover"}
 OURS = "dsac-t"
 SHIPPED = "dsac-t-shipped"
+QUICKER = "dsac-t-3e-4"  # with SAC's learning rates: a small budget is hard on the paper's 1e-4
+BESIDE = (QUICKER, SHIPPED)  # shown, and counted on neither side
 PEERS = ("sb3-sac", "sb3-td3", "sb3-ddpg", "sb3-ppo", "sb3-trpo")
 SACS = ("sac", "sb3-sac")  # this project's ablation of DSAC-T, and stable-baselines3's
 ABLATIONS = ("no-expected-value", "no-twin", "no-bound", "dsac-v1", "sac")
@@ -70,7 +72,7 @@ def cells_of(study: str, tasks: Sequence[str], seeds: Sequence[int], shipped: Se
     pairs: list[tuple[str, str, str]] = []
     for task in tasks:
         if study == "returns":
-            own = (OURS, SHIPPED) if task in shipped else (OURS,)
+            own = (OURS, *BESIDE) if task in shipped else (OURS, QUICKER)
             pairs += [(task, algorithm, "1") for algorithm in (*own, *PEERS)]
         elif study == "reward-scale" and task in TWO_TASKS:
             pairs += [(task, algorithm, scale) for scale in REWARD_SCALES for algorithm in (OURS, *SACS)]

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import gymnasium as gym
 import numpy as np
 import torch
-from returns_cells import ROBOTS, SHIPPED, CellError, cell_in, evaluation_steps, write_cell
+from returns_cells import QUICKER, ROBOTS, SHIPPED, CellError, cell_in, evaluation_steps, write_cell
 
 import sim  # noqa: F401  registers the robots' ids
 from edge_dsac.cli.train import ALGORITHMS, Options, overlay, preset_of
@@ -49,7 +49,11 @@ REFINEMENTS = {
     "no-twin": "twin_value_distributions",
     "no-bound": "variance_based_bound",
 }
-OWN: dict[str, dict[str, Any]] = {**ALGORITHMS, **{name: {"objective": {field: False}} for name, field in REFINEMENTS.items()}}
+OWN: dict[str, dict[str, Any]] = {
+    **ALGORITHMS,
+    QUICKER: {"critic_lr": 3e-4, "actor_lr": 3e-4},
+    **{name: {"objective": {field: False}} for name, field in REFINEMENTS.items()},
+}
 SOFT = {*OWN, "sb3-sac"}  # those whose critics estimate a soft return
 NOTHING = ValueCheck(np.zeros(0), np.zeros(0), np.zeros(0))
 EXPLORATION_NOISE = 0.1  # of half the action range, for TD3 and DDPG: TD3's paper; stable-baselines3 has none by default

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from returns_cells import ABLATIONS, BUDGETS, OURS, PEERS, REWARD_SCALES, SACS, SHIPPED, Cell, CellError, cell_in
+from returns_cells import ABLATIONS, BESIDE, BUDGETS, OURS, PEERS, QUICKER, REWARD_SCALES, SACS, SHIPPED, Cell, CellError, cell_in
 
 LAST_SHARE = 0.1  # the paper's score: the best evaluation of the last tenth
 # Student's t for a 95 % interval, by degrees of freedom; between two of them the smaller counts, which is the wider interval.
@@ -35,6 +35,7 @@ T_95 = {
 }
 NAMES = {
     OURS: "DSAC-T",
+    QUICKER: "DSAC-T at SAC's learning rates",
     SHIPPED: "DSAC-T, shipped settings",
     "sac": "SAC (this project's ablation)",
     "sb3-sac": "SAC (sb3)",
@@ -49,7 +50,7 @@ NAMES = {
 }
 RULES = {"best": "best of the last 10 %", "last": "last evaluation"}
 COLOURS = {
-    OURS: "#1f5fa8", SHIPPED: "#6fb1e8", "sb3-sac": "#e07b1a", "sb3-td3": "#2b8a3e", "sb3-ddpg": "#7a7f87", "sb3-ppo": "#8a3fa0",
+    OURS: "#1f5fa8", QUICKER: "#12b5b0", SHIPPED: "#6fb1e8", "sb3-sac": "#e07b1a", "sb3-td3": "#2b8a3e", "sb3-ddpg": "#7a7f87", "sb3-ppo": "#8a3fa0",
     "sb3-trpo": "#b3262a",
 }  # fmt: skip
 FOOT = """Learning rates are each algorithm's own published default: DSAC-T and its ablations 1e-4 (temperature 3e-4), SAC 3e-4 here and
@@ -161,8 +162,8 @@ class Standing:
 
 
 def standing(task: str, rows: Sequence[Row], rule: str) -> Standing | None:
-    """None where there is nobody to compare. Shipped settings are shown, and do not count on either side."""
-    here = {row.algorithm: row for row in rows if row.task == task and row.variant == "1" and row.algorithm != SHIPPED}
+    """None where there is nobody to compare. Settings of our own beside the paper's are shown, and count on neither side."""
+    here = {row.algorithm: row for row in rows if row.task == task and row.variant == "1" and row.algorithm not in BESIDE}
     ours = here.pop(OURS, None)
     if ours is None or not here:
         return None
@@ -340,7 +341,7 @@ def report(cells: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
         "failed": [{"cell": cell_in(words["plan"]).name, "error": words["error"].splitlines()[-1]} for words in failed],
     }  # fmt: skip
     result["runs"] = [run_of(words) for words in good]
-    returns = [row for row in rows if row.variant == "1" and row.algorithm in (OURS, SHIPPED, *PEERS)]
+    returns = [row for row in rows if row.variant == "1" and row.algorithm in (OURS, *BESIDE, *PEERS)]
     if returns:
         table, standings = standing_table(returns)
         lines += ["", "## Returns", "", *table, "", *score_table(returns), "", "![curves](curves.png)"]
