@@ -50,8 +50,8 @@ NAMES = {
 }
 RULES = {"best": "best of the last 10 %", "last": "last evaluation"}
 COLOURS = {
-    OURS: "#1f5fa8", QUICKER: "#12b5b0", SHIPPED: "#6fb1e8", "sb3-sac": "#e07b1a", "sb3-td3": "#2b8a3e", "sb3-ddpg": "#7a7f87", "sb3-ppo": "#8a3fa0",
-    "sb3-trpo": "#b3262a",
+    OURS: "#1f5fa8", QUICKER: "#12b5b0", SHIPPED: "#6fb1e8", "sb3-sac": "#e07b1a", "sb3-td3": "#2b8a3e", "sb3-ddpg": "#7a7f87",
+    "sb3-ppo": "#8a3fa0", "sb3-trpo": "#b3262a",
 }  # fmt: skip
 FOOT = """Learning rates are each algorithm's own published default: DSAC-T and its ablations 1e-4 (temperature 3e-4), SAC 3e-4 here and
 in sb3, TD3 and DDPG 1e-3, PPO 3e-4, TRPO 1e-3 (critic). Off-policy algorithms share the settings above, gamma 0.99 and tau
