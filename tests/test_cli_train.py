@@ -76,6 +76,12 @@ def test_wrong_words_are_answered(words, said, capsys):
     assert said in "".join(capsys.readouterr())
 
 
+def test_bfloat16_is_refused_where_the_processor_has_none(monkeypatch, capsys):
+    monkeypatch.setattr("edge_dsac.learn.compiled.multiplies_bfloat16", lambda: False)
+    assert main(["train", *PENDULUM, "--precision", "bfloat16"]) == 1
+    assert "neither avx512_bf16 nor amx; train in float32" in capsys.readouterr().err
+
+
 def test_what_differs_between_two_configurations_is_named():
     before, now = {"learning": {"gamma": 0.99, "batch": 256}}, {"learning": {"gamma": 0.98, "batch": 256}}
     assert differences(before, now) == ["learning.gamma was 0.99, is 0.98"]

@@ -82,17 +82,13 @@ def reason_to_skip(what: str, size: str, cpu_flags: str, installed: Callable[[st
 
 def child_ours(what: str, size: str, threads: int) -> Callable[[], None]:
     """The trainer's own `update`, on a replay of made-up rows."""
-    import torch
-
     from edge_dsac.cli.train import ALGORITHMS, overlay
     from edge_dsac.learn.compiled import make_updater, prepare
     from edge_dsac.learn.losses import Batch
     from edge_dsac.learn.trainer import Learning, Trainer, stream
     from edge_dsac.learn.update import Rates
 
-    prepare(threads)
-    if "bf16" in what:
-        torch.set_float32_matmul_precision("medium")  # lets oneDNN multiply float32 matrices in bfloat16
+    prepare(threads, "bfloat16" if "bf16" in what else "float32")
     obs, act, critic_hidden, actor_hidden = SIZES[size]
 
     class Worlds:

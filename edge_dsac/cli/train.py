@@ -20,7 +20,7 @@ from edge_dsac.bundle.baselines import make_baseline
 from edge_dsac.bundle.weights import make_weights_file
 from edge_dsac.learn.act import deployed
 from edge_dsac.learn.checkpoint import CheckpointError, Checkpoints, unflatten
-from edge_dsac.learn.compiled import Compile, default_threads, make_updater, prepare, resolve
+from edge_dsac.learn.compiled import Compile, Precision, default_threads, make_updater, prepare, resolve
 from edge_dsac.learn.evaluate import evaluate
 from edge_dsac.learn.losses import Objective
 from edge_dsac.learn.ranks import Ranks, join
@@ -63,6 +63,8 @@ class Options:
     """for the update; 0: all cores but the collector's"""
     device: str = "cpu"
     """cpu, or cuda"""
+    precision: Precision = "float32"
+    """of matrix products; bfloat16 where the processor has it: quicker, what it costs in returns is not known yet"""
     workers: bool = False
     """of a Gymnasium id: each environment in a process of its own"""
     film_s: float = 10.0
@@ -177,7 +179,7 @@ def set_up(options: Options) -> Run:
     ranks = join(options.device)
     compiled = resolve(options.compile, options.learning.updates, options.device)
     threads = options.threads or max(1, default_threads() // ranks.count)
-    prepare(threads)
+    prepare(threads, options.precision, options.device)
     tasks = Tasks(spec, options.env, options.episode, options.workers)
     config = resolved(options, compiled, threads, ranks.count)
     if ranks.first:

@@ -19,6 +19,7 @@ from edge_dsac.learn.ranks import ALONE, Ranks, mean_of_ranks
 from edge_dsac.learn.update import Figures, Rates, State, update
 
 Compile = Literal["auto", "on", "off"]
+Precision = Literal["float32", "bfloat16"]
 PAYS_FROM_UPDATES = 4_000  # compiling takes up to a minute of one core the first time, seconds afterwards (it is cached)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
@@ -27,11 +28,19 @@ class CompileError(ValueError):
     """The update cannot be compiled here."""
 
 
-def prepare(threads: int) -> None:
+def prepare(threads: int, precision: Precision = "float32", device: str = "cpu") -> None:
     """Once, before anything is computed."""
+    if precision == "bfloat16":
+        if device == "cpu" and not multiplies_bfloat16():
+            raise CompileError("--precision bfloat16: this processor has neither avx512_bf16 nor amx; train in float32")
+        torch.set_float32_matmul_precision("medium")  # parameters and sums stay float32, products are of bfloat16
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which some processors add 20 times slower
     keep_memory()
+
+
+def multiplies_bfloat16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def keep_memory() -> None:
