@@ -34,7 +34,7 @@ class RobotTask:
         self.low, self.high = self.env.single_action_space.low, self.env.single_action_space.high
         self.scale = ObservationLayout(self.env.robot).scale  # networks see the scaled observation, here and on the robot
 
-    def begin(self, seed: int, progress: float = 1.0) -> Float:
+    def begin(self, seed: int) -> Float:
         obs, _ = self.env.reset(seed=seed)
         return obs * self.scale
 
@@ -61,7 +61,7 @@ class GymTask:
         self.envs = [make_env(env_id, **choices) for _ in range(n)]
         self.obs_size, self.low, self.high = sizes(env_id, self.envs[0].observation_space, self.envs[0].action_space)
 
-    def begin(self, seed: int, progress: float = 1.0) -> Float:
+    def begin(self, seed: int) -> Float:
         seeds = np.random.SeedSequence(seed).generate_state(self.n)
         return np.stack([self.shaped(env.reset(seed=int(s))[0]) for env, s in zip(self.envs, seeds, strict=True)])
 
@@ -97,7 +97,7 @@ class WorkerTask:
         self.envs = AsyncVectorEnv([lambda: make_env(env_id, **choices)] * n, autoreset_mode=AutoresetMode.SAME_STEP)
         self.obs_size, self.low, self.high = sizes(env_id, self.envs.single_observation_space, self.envs.single_action_space)
 
-    def begin(self, seed: int, progress: float = 1.0) -> Float:
+    def begin(self, seed: int) -> Float:
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n)]
         return np.asarray(self.ask(lambda: self.envs.reset(seed=seeds))[0], np.float32)
 

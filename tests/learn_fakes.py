@@ -24,7 +24,7 @@ class Scripted:
         self.n, self.ends, self.reward, self.info = len(ends), ends, reward, info
         self.closed = False
 
-    def begin(self, seed, progress=1.0):
+    def begin(self, seed):
         self.k, self.episode = np.zeros(self.n, int), np.zeros(self.n, int)
         return self.see()
 
@@ -59,7 +59,7 @@ class Valley:
     def __init__(self, n, length=15, size=1.0):
         self.n, self.length, self.size = n, length, size
 
-    def begin(self, seed, progress=1.0):
+    def begin(self, seed):
         self.generator = np.random.default_rng(seed)
         self.x, self.k = np.zeros(self.n), np.zeros(self.n, int)
         self.fresh(np.ones(self.n, bool))

@@ -210,7 +210,7 @@ class Halving:
     name, n, obs_size = "halving", 3, 1
     low, high = np.array([-1.0]), np.array([1.0])
 
-    def begin(self, seed, progress=1.0):
+    def begin(self, seed):
         return np.zeros((3, 1))
 
     def step(self, action):

@@ -13,7 +13,7 @@ from edge_dsac.learn.losses import Batch
 def collected(world, steps, n_step=1, gamma=0.5, reward_scale=1.0, act=0.25):
     """All rows of one round, one list of dicts."""
     collector = Collector(world, gamma, n_step, reward_scale)
-    collector.begin(0, 1.0)
+    collector.begin(0)
     batches = collector.collect(lambda obs: np.full((world.n, 1), act, np.float32), steps) + collector.finish()
     assert all(len(batch.reward) for batch in batches)
     joined = Batch(*(np.concatenate(column) for column in zip(*batches, strict=True)))
@@ -53,7 +53,7 @@ def test_a_death_cuts_and_a_time_limit_does_not_and_both_show_the_old_episodes_e
 def test_what_is_stored_is_the_action_that_was_applied():
     world = Scripted([[]])  # its limiter lets through 0.5 at most
     collector = Collector(world, 0.5, 1, 1.0)
-    collector.begin(0, 1.0)
+    collector.begin(0)
     (rows,) = collector.collect(lambda obs: np.array([[0.9]]), 1)
     assert rows.act.tolist() == [[0.5]]
 
@@ -62,7 +62,7 @@ def test_what_is_stored_is_the_action_that_was_applied():
 def test_the_reward_scale_is_applied_once_to_rows_and_never_to_the_tally(n_step):
     world = Scripted([[(3, False)]], reward=lambda i, k: 4.0)
     collector = Collector(world, 0.5, n_step, 0.1)
-    collector.begin(0, 1.0)
+    collector.begin(0)
     rows = collector.collect(lambda obs: np.zeros((1, 1)), 3)
     expected = 0.4 if n_step == 1 else 0.4 + 0.2 + 0.1
     assert rows[0].reward == pytest.approx(expected)
@@ -121,7 +121,7 @@ def test_two_environments_that_end_at_different_times_do_not_touch_each_other():
 def test_a_new_round_carries_nothing_of_the_last_one():
     collector = Collector(Scripted([[]]), 0.5, 3, 1.0)
     for _ in range(2):
-        collector.begin(0, 1.0)
+        collector.begin(0)
         rows = collector.collect(lambda obs: np.zeros((1, 1)), 2)
         assert rows == []  # nothing is three steps long yet
     assert [batch.obs.tolist() for batch in collector.finish()] == [[[0, 0, 0]], [[0, 1, 0]]]
@@ -131,7 +131,7 @@ def test_a_new_round_carries_nothing_of_the_last_one():
 def test_a_round_may_be_collected_in_pieces():
     whole = collected(Scripted([[(4, True), (3, False)]]), 9, n_step=3)
     collector = Collector(Scripted([[(4, True), (3, False)]]), 0.5, 3, 1.0)
-    collector.begin(0, 1.0)
+    collector.begin(0)
     pieces = [batch for _ in range(3) for batch in collector.collect(lambda obs: np.zeros((1, 1)), 3)] + collector.finish()
     assert [batch.reward[0] for batch in pieces] == [one["reward"] for one in whole]
 
@@ -141,7 +141,7 @@ def test_a_round_may_be_collected_in_pieces():
 
 def test_the_tally_counts_episodes_that_ended_and_only_those():
     collector = Collector(Scripted([[(2, True), (3, False)], [(4, False)]]), 0.5, 1, 1.0)
-    collector.begin(0, 1.0)
+    collector.begin(0)
     collector.collect(lambda obs: np.zeros((2, 1)), 6)
     tally = collector.tally
     assert tally.returns == [0 + 1, 0 + 1 + 2 + 3, 0 + 1 + 2]  # at the steps 2, 4 and 5
@@ -170,21 +170,21 @@ class Broken(Scripted):
 @pytest.mark.parametrize(("field", "word"), [("reward", "reward"), ("next_obs", "observation"), ("obs", "observation")])
 def test_a_number_that_is_none_names_the_environment_and_the_step(field, word, value):
     collector = Collector(Broken(field, value), 0.5, 1, 1.0)
-    collector.begin(0, 1.0)
+    collector.begin(0)
     with pytest.raises(WorldError, match=rf"scripted: the {word} of environment 1 is .*{value}.* at step 2;"):
         collector.collect(lambda obs: np.zeros((3, 1)), 10)
 
 
 def test_a_reward_too_large_for_the_replays_float32_is_refused_as_well():
     collector = Collector(Broken("reward", 1e39), 0.5, 1, 1.0)
-    collector.begin(0, 1.0)
+    collector.begin(0)
     with pytest.raises(WorldError, match=r"the reward of environment 1 is .*1e\+39"):
         collector.collect(lambda obs: np.zeros((3, 1)), 10)
 
 
 def test_a_first_observation_that_is_none_is_refused():
     class Blind(Scripted):
-        def begin(self, seed, progress=1.0):
+        def begin(self, seed):
             obs = super().begin(seed)
             obs[1, 0] = math.nan
             return obs

@@ -31,8 +31,8 @@ class World(Protocol):
     low: Float  # [act]
     high: Float
 
-    def begin(self, seed: int, progress: float = 1.0) -> Float:
-        """n new episodes, everything in them from the seed; `progress` in [0, 1] is how far a curriculum has come."""
+    def begin(self, seed: int) -> Float:
+        """n new episodes, everything in them from the seed."""
 
     def step(self, action: Float) -> Outcome: ...
 
@@ -58,9 +58,9 @@ class Collector:
         self.tally = Tally([], [])
         self.steps = 0
 
-    def begin(self, seed: int, progress: float) -> None:
+    def begin(self, seed: int) -> None:
         """New episodes: nothing of what ran before is carried on."""
-        self.obs = self.world.begin(seed, progress)
+        self.obs = self.world.begin(seed)
         expect_numbers(self.world, "observation", self.obs, self.steps)
         self.span.clear()
         self.tally = Tally([], [])

@@ -172,7 +172,7 @@ class Trainer:
         learning, number, rank = self.learning, self.progress.round, self.ranks.rank
         explore, sample, noise = (stream(learning.seed, number, purpose, rank) for purpose in (EXPLORE, SAMPLE, NOISE))
         seed = int(np.random.SeedSequence([learning.seed, number, EPISODES, rank]).generate_state(1)[0])
-        self.collector.begin(seed, self.progress.updates / learning.updates)
+        self.collector.begin(seed)
         updates, env_steps = self.progress.updates, self.progress.env_steps
         goal = min(updates + learning.round_updates, learning.updates)
         beat_steps = max(1, round(learning.steps_per_update / self.world.n))
