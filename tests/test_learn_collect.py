@@ -190,4 +190,4 @@ def test_a_first_observation_that_is_none_is_refused():
             return obs
 
     with pytest.raises(WorldError, match="the observation of environment 1 is .*nan"):
-        Collector(Blind([[], []]), 0.5, 1, 1.0).begin(0, 1.0)
+        Collector(Blind([[], []]), 0.5, 1, 1.0).begin(0)
