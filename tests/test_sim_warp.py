@@ -1,6 +1,6 @@
 """The same robots in mujoco_warp: what a command does, agrees with MuJoCo in every world, and the rest of the project runs on it unchanged.
 
-On the CPU. mujoco_warp is not among what CI installs: 150 MB, and the better part of a minute in which its kernels are compiled.
+On the CPU. mujoco_warp is not among what CI installs: 150 MB, and a minute or two in which its kernels are compiled.
 """
 
 import importlib.util
