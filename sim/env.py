@@ -20,6 +20,7 @@ from edge_dsac.loop.observer import Reference
 from edge_dsac.records import Float
 from edge_dsac.spec.robot import RobotSpec, load_robot
 from sim.course import Course
+from sim.plant import Engine
 from sim.randomize import load_ranges
 from sim.rollout import Rollout
 
@@ -36,6 +37,7 @@ class EpisodeOptions:
     leave_path_m: float = 1.0  # a rover further off its path than this has failed
     obstacle: bool = True  # something crosses the rover's path
     threads: int = 1  # of the physics
+    engine: Engine = "mujoco"  # warp: mujoco_warp, which pays for thousands of robots on a GPU; threads are then without meaning
 
 
 class RobotVectorEnv(VectorEnv[Float, Float, Float]):
@@ -63,7 +65,8 @@ class RobotVectorEnv(VectorEnv[Float, Float, Float]):
 
     def start(self, seed: int) -> None:
         """Everything from one seed: robots, noise, targets, paths."""
-        self.rollout = Rollout(self.robot, self.num_envs, seed, load_ranges(self.options.randomization), self.options.threads)
+        options = self.options
+        self.rollout = Rollout(self.robot, self.num_envs, seed, load_ranges(options.randomization), options.threads, options.engine)
         self.generator = np.random.default_rng([seed, 1])
         self.reward = Reward(self.robot)
         self.course = Course(self.rollout, self.generator, self.options.obstacle) if self.rollout.observer.tracker else None

@@ -8,8 +8,9 @@ Sensors show the state at the beginning of the last tick, as a sampled IMU does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Protocol
 
+import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
@@ -18,8 +19,10 @@ from edge_dsac.spec.robot import RobotSpec
 from sim.mjcf import load_model, tyre_of
 from sim.obstacle import RADAR_HZ, Obstacle
 from sim.randomize import Drawn, Ranges, draw, load_ranges
+from sim.warp import EngineError, WarpBatch
 
 MOST_LEAN_AT_RESET_RAD = 0.06
+Engine = Literal["mujoco", "warp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +38,39 @@ class Truth:
     obstacle_gap_m: Float  # between the hulls; infinite where there is no obstacle
 
 
+class Physics(Protocol):
+    """What the plant asks of a batch of simulations; mujoco.batch.Batch has it, and more. `ids` None means all."""
+
+    def bind(self, name: str) -> Float: ...
+
+    def expand(self, name: str) -> Float: ...
+
+    def step(self, *, nstep: int = 1) -> None: ...
+
+    def forward(self, ids: Any = None) -> None: ...
+
+    def reset(self, ids: Any = None) -> None: ...
+
+    def set_const(self, ids: Any = None) -> None: ...
+
+
+def make_physics(engine: Engine, model: mujoco.MjModel, n: int, threads: int) -> Physics:
+    if engine == "mujoco":
+        return Batch(model, n, nthread=threads, persistent=True)
+    if engine == "warp":
+        return WarpBatch(model, n, RANDOMIZED_FIELDS)
+    raise EngineError(f"engine {engine!r} is not one of mujoco, warp")
+
+
 class Plant:
-    def __init__(self, spec: RobotSpec, n: int = 1, seed: int = 0, ranges: Ranges | None = None, threads: int = 1) -> None:
+    def __init__(
+        self, spec: RobotSpec, n: int = 1, seed: int = 0, ranges: Ranges | None = None, threads: int = 1, engine: Engine = "mujoco"
+    ) -> None:
         self.spec, self.n = spec, n
         self.ranges = ranges or load_ranges("nominal")
         self.model = load_model(spec)
         self.generator = np.random.default_rng(seed)
-        self.batch = Batch(self.model, n, nthread=threads, persistent=True)
+        self.batch = make_physics(engine, self.model, n, threads)
         self.joints = [int(self.model.joint(joint.name).qposadr[0]) for joint in spec.joints]
         self.dofs = [int(self.model.joint(joint.name).dofadr[0]) for joint in spec.joints]
         self.tyres = [tyre_of(self.model, joint.name) for joint in spec.joints] if spec.drive else []

@@ -13,14 +13,16 @@ from edge_dsac.loop.limiter import Limiter
 from edge_dsac.loop.observer import Observer
 from edge_dsac.records import BoardMode, Fault, Float, SensorFrame, Values
 from edge_dsac.spec.robot import RobotSpec
-from sim.plant import Plant
+from sim.plant import Engine, Plant
 from sim.randomize import Ranges
 
 
 class Rollout:
-    def __init__(self, spec: RobotSpec, n: int, seed: int, ranges: Ranges | None = None, threads: int = 1) -> None:
+    def __init__(
+        self, spec: RobotSpec, n: int, seed: int, ranges: Ranges | None = None, threads: int = 1, engine: Engine = "mujoco"
+    ) -> None:
         self.spec, self.n = spec, n
-        self.plant = Plant(spec, n, seed, ranges, threads)
+        self.plant = Plant(spec, n, seed, ranges, threads, engine)
         self.observer, self.limiter = Observer(spec, (n,)), Limiter(spec, (n,))
         rates = spec.rates
         self.sensor_ticks = rates.board_hz // rates.sensor_hz

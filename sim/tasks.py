@@ -1,7 +1,8 @@
 """What is learnt: a robot of this project, or any Gymnasium id, n at a time, behind one form.
 
 Where an episode ends the next one begins in the same step. Robots run in one batch; Gymnasium's environments one after
-another in this process, or each in a process of its own (`workers`), which pays where a step takes longer than some 100 us.
+another in this process, or each in a process of its own (`workers`), which pays only where there are cores to spare: on two shared
+ones it halved Humanoid's steps a second (bench/envs.json, tools/bench_envs.py).
 """
 
 from __future__ import annotations

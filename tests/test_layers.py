@@ -46,6 +46,8 @@ FOREIGN = {
     "PIL": ("sim", "edge_dsac.watch", "tools"),
     "mujoco": ("sim", "tools"),
     "gymnasium": ("sim", "tools"),
+    "mujoco_warp": ("sim.warp",),
+    "warp": ("sim.warp", "tools"),
     "torch": ("edge_dsac.learn", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize", "tools"),
     "stable_baselines3": ("tools",),  # peers in benchmarks
     "sb3_contrib": ("tools",),

@@ -184,6 +184,8 @@ def set_up(options: Options) -> Run:
     config = resolved(options, compiled, threads, ranks.count)
     if ranks.first:
         print(f"{name}: {options.learning.updates} updates of {options.algorithm}, seed {options.learning.seed}, in {out}")
+        if spec and options.episode.engine == "warp":
+            print("  physics by mujoco_warp; its kernels are compiled once on this machine, which takes a minute or two")
         together = f", {ranks.count} learners together" if ranks.count > 1 else ""
         print(
             f"  update {'compiled (the first one takes a while)' if compiled else 'not compiled'}, {threads} thread{'s' * (threads > 1)}{together}"
