@@ -75,8 +75,8 @@ def finish(process, timeout=60):
     return process.returncode, json.loads(out) if out.strip() else None, said
 
 
-def wait_for_mode(folder, mode, seconds=30):
-    """Until the ring says so."""
+def wait_for_mode(folder, mode, seconds=30, ticks=0):
+    """Until the ring says so, and shows so many ticks."""
     from edge_dsac.watch.line import Watcher
 
     give_up, watcher = time.monotonic() + seconds, None
@@ -87,7 +87,7 @@ def wait_for_mode(folder, mode, seconds=30):
             except ValueError:
                 pass  # it is just being made
         status = watcher.look() if watcher else None
-        if status and status["mode"] == mode:
+        if status and status["mode"] == mode and status["ticks"] >= ticks:
             return
         time.sleep(0.05)
     raise AssertionError(f"never {mode}")
@@ -193,8 +193,7 @@ def test_a_port_that_does_not_exist_is_named(tmp_path):
 def test_a_killed_loop_leaves_a_whole_log_and_a_board_that_balances_by_itself(board, tmp_path):
     one = board()
     run = start_run(one, tmp_path / "log")
-    wait_for_mode(tmp_path / "log", "RUNNING")
-    time.sleep(1.0)
+    wait_for_mode(tmp_path / "log", "RUNNING", ticks=100)  # not for a time: a busy machine lets few ticks through
     run.kill()
     run.communicate()
     give_up = time.monotonic() + 15
