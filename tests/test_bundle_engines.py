@@ -76,6 +76,7 @@ def test_every_engine_has_a_name_that_fits_the_log(case):
     assert 0 < case[1].bundle_id < 1 << 64
 
 
+@pytest.mark.slow
 def test_gelu_is_exact_to_float32():
     x = np.linspace(-8, 8, 4001, dtype=np.float32)
     exact = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.astype(float)])

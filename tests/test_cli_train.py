@@ -65,7 +65,10 @@ def test_a_setting_that_does_not_exist_is_an_error_with_a_guess():
         overlay(Options(), {"learning": {"updats": 3}}, "mine.toml")
 
 
-@pytest.mark.parametrize(("words", "said"), [(["--updatez", "3"], "updates"), ([], "--robot MODEL"), (["--env", "NoSuch-v9"], "NoSuch")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--updatez", "3"], "updates"), ([], "--robot MODEL"), pytest.param(["--env", "NoSuch-v9"], "NoSuch", marks=pytest.mark.slow)],
+)
 def test_wrong_words_are_answered(words, said, capsys):
     words = [*words, *(["--env", "Pendulum-v1"] if "--updatez" in words else [])]
     try:

@@ -132,6 +132,7 @@ def test_every_import_keeps_to_its_layer():
     assert violations(ROOT) == []
 
 
+@pytest.mark.slow
 def test_the_check_sees_the_imports_there_are():
     """So that an empty answer is not an empty search."""
     modules = modules_of(ROOT)

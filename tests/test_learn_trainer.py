@@ -154,6 +154,7 @@ def test_without_a_warm_up_the_first_update_waits_for_the_first_row(tmp_path):
     assert trainer.progress.updates == 4
 
 
+@pytest.mark.slow
 def test_the_learning_rates_pace_falls_to_its_final_share(tmp_path):
     paces = []
 
@@ -168,6 +169,7 @@ def test_the_learning_rates_pace_falls_to_its_final_share(tmp_path):
     assert np.diff(paces) == pytest.approx([-0.04] * 19)
 
 
+@pytest.mark.slow
 def test_the_actor_moves_every_other_update_through_all_rounds(tmp_path):
     actors = []
 

@@ -77,6 +77,7 @@ def test_no_rehearsal_begins_without_room_for_twice_its_length():
     assert len(begun) <= 2  # one at the first deadline, where there was time
 
 
+@pytest.mark.slow
 def test_one_rehearsal_that_took_a_second_does_not_end_rehearsing():
     _, pacer, begun = rehearsing([1_000_000_000, 100_000])
     for _ in range(1000):
@@ -84,6 +85,7 @@ def test_one_rehearsal_that_took_a_second_does_not_end_rehearsing():
     assert len(begun) > 1000
 
 
+@pytest.mark.slow
 def test_rehearsals_longer_than_the_period_are_given_up_and_tried_again_now_and_then():
     _, pacer, begun = rehearsing([5_000_000])
     for _ in range(2000):
@@ -128,6 +130,7 @@ def test_the_grid_moves_by_a_thousandth_of_a_period_while_running():
     assert pacer.deadline_ns == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay_ns", [100_000, 700_000, 1_600_000])
 def test_frames_that_take_longer_than_was_hoped_are_waited_for(delay_ns):
     """Frames each 5 ms that arrive `delay_ns` later, wanted 0.5 ms old: a tick must not read the one before last for ever."""
@@ -153,6 +156,7 @@ def test_following_settles_on_the_target_and_stays():
     assert (pacer.deadline_ns - frame_ns) % 1_000_000 == pytest.approx(300_000, abs=100)
 
 
+@pytest.mark.slow
 def test_the_real_time_setup_says_of_everything_whether_it_was_granted():
     grants = ask_for_realtime()
     release_realtime()
