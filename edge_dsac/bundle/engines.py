@@ -11,16 +11,10 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_dsac.bundle.weights import Weights
+from edge_dsac.bundle.actor import ERF, NONLINEARITY, REACH, Actor
 from edge_dsac.records import Float, Observation
 
-# erf(REACH q) = q N(q^2) / D(q^2) for |q| <= 1, and +-1 beyond. Fitted in the least-maximum sense in float64: |error| <= 1.1e-8 within,
-# 7.7e-8 beyond, which is float32's own. numpy has no erf, the robot has no scipy, and a tick pays per numpy call, not per entry.
-REACH = 3.8
-ERF = np.array([
-    [4.287840484775963, 10.322330707137718, 41.63600528079293, 42.26085320443879, 47.58215656231077, 5.086655958806445],  # N
-    [1.0, 7.220667098647168, 23.615215929637678, 44.63097696124193, 50.16256946506253, 24.54642284733811],  # D
-], np.float32)  # fmt: skip
+ERF32 = ERF.astype(np.float32)
 GELU_GAIN = REACH / sqrt(2.0)  # gelu(x) = GELU_GAIN * unit_gelu(x / (2 GELU_GAIN))
 
 Layer = Callable[[Float], Float]
@@ -47,19 +41,12 @@ class GeluLayer:
         np.multiply(self.one, self.one, self.two)
         np.multiply(self.one, self.two, self.three)
         np.multiply(self.two_three, self.two, self.four_five)
-        np.dot(ERF, self.powers, fraction)
+        np.dot(ERF32, self.powers, fraction)
         erf: Float = np.divide(fraction[0], fraction[1])
         np.multiply(erf, near, erf)
         np.multiply(erf, q, erf)
         np.add(erf, q, erf)
         return erf
-
-
-def gelu(x: Float) -> Float:
-    """x * Phi(x), exact to float32."""
-    wide = np.atleast_1d(np.asarray(x, np.float32))
-    layer = GeluLayer(np.eye(len(wide)), np.zeros(len(wide)))
-    return np.asarray(np.float32(GELU_GAIN) * layer(wide * np.float32(0.5 / GELU_GAIN)))
 
 
 class PlainLayer:
@@ -69,13 +56,6 @@ class PlainLayer:
 
     def __call__(self, x: Float) -> Float:
         return self.nonlinearity(np.dot(self.weight, x) + self.bias)
-
-
-def relu(x: Float) -> Float:
-    return np.asarray(np.maximum(x, 0.0))
-
-
-NONLINEARITY: dict[str, Callable[[Float], Float]] = {"relu": relu, "tanh": np.tanh}
 
 
 def make_layers(layers: list[tuple[Float, Float]], activation: str) -> list[Layer]:
@@ -95,13 +75,10 @@ def make_layers(layers: list[tuple[Float, Float]], activation: str) -> list[Laye
 class NumpyMlp:
     """Deployed action = tanh(mean). The observation scale is folded into the first layer."""
 
-    def __init__(self, weights: Weights, actions: int) -> None:
-        self.bundle_id = weights.identity
-        (first, first_bias), *middle = weights.layers
-        layers = [(first * weights.obs_scale, first_bias), *middle]
-        last, last_bias = layers[-1]
-        layers[-1] = (last[:actions], last_bias[:actions])  # a stochastic actor's log-deviations do not drive motors
-        self.layers = make_layers(layers, weights.activation)
+    def __init__(self, actor: Actor) -> None:
+        self.bundle_id = actor.identity
+        (first, first_bias), *rest = actor.layers
+        self.layers = make_layers([(first * actor.obs_scale, first_bias), *rest], actor.activation)
 
     def act(self, obs: Observation) -> Float:
         x = obs.vector

@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edge_dsac.bundle.actor import load_actor
 from edge_dsac.bundle.baselines import make_baseline
 from edge_dsac.bundle.engines import NumpyMlp
-from edge_dsac.bundle.weights import load_weights
 from edge_dsac.loop.control import Conduct, ControlLoop
 from edge_dsac.loop.flight import Ended, Flight, fly, system_pacer
 from edge_dsac.loop.limiter import Limiter
@@ -139,7 +139,7 @@ class StopFlag:
 
 
 def make_engine(policy: str, spec: RobotSpec) -> Engine:
-    return make_baseline(spec) if policy == "baseline" else NumpyMlp(load_weights(policy, spec), len(spec.actions))
+    return make_baseline(spec) if policy == "baseline" else NumpyMlp(load_actor(policy, spec))
 
 
 def make_observer(spec: RobotSpec, args: argparse.Namespace) -> Observer:
@@ -151,7 +151,7 @@ def make_observer(spec: RobotSpec, args: argparse.Namespace) -> Observer:
 def start_stager(policy: str, spec: RobotSpec, slot: Slot) -> Stager | None:
     if policy == "baseline":
         return None
-    stager = Stager(Path(policy), lambda path: NumpyMlp(load_weights(path, spec), len(spec.actions)), slot)
+    stager = Stager(Path(policy), lambda path: NumpyMlp(load_actor(path, spec)), slot)
     stager.start()
     return stager
 
