@@ -86,7 +86,9 @@ FLOAT_LAST = """
 
 def integer_part(actor: IntegerActor, sizes: tuple[int, ...]) -> str:
     tables = [table("int16_t", "gelu_bump", BUMP), table("int16_t", "tanh_table", TANH_TABLE)]
-    more = [table("float", "obs_scale", actor.obs_scale)]
+    nonlinear = "tanh_lanes" if actor.activation == "tanh" else f"{actor.activation}_int16"
+    more = [f"TO_HIDDEN(to_{q}, {q}_t, {nonlinear})" for q in ("uint8", "int16")]
+    more.append(table("float", "obs_scale", actor.obs_scale))
     inputs, source = sizes[0] + sizes[0] % 2, "q"
     calls = []
     for i, layer in enumerate(actor.layers[:-1]):
@@ -96,7 +98,7 @@ def integer_part(actor: IntegerActor, sizes: tuple[int, ...]) -> str:
         last_hidden = i == len(actor.layers) - 2
         calls.append(INTEGER_LAYER.format(
             i=i, units=wide(len(layer.bias)), inputs=inputs, source=source, kind=kind, bits=layer.range_bits,
-            nonlinear=f"{actor.activation}_int16", q="int16_t" if last_hidden else "uint8_t",
+            q="int16" if last_hidden else "uint8",
         ))  # fmt: skip
         inputs, source = wide(len(layer.bias)), f"q{i}"
     last = actor.layers[-1]
@@ -107,16 +109,17 @@ def integer_part(actor: IntegerActor, sizes: tuple[int, ...]) -> str:
 
 
 INTEGER_LAYER = """  int32_t sum{i}[{units}] ALIGNED;
-  {q} q{i}[{units}] ALIGNED;
+  {q}_t q{i}[{units}] ALIGNED;
   for (int i = 0; i < {units}; i++) sum{i}[i] = b{i}[i];
-  for (int i = 0; i < {units}; i += BLOCK) add_{kind}(sum{i} + i, w{i} + i * {inputs}, {source}, {inputs});
-  for (int i = 0; i < {units}; i++)
-    q{i}[i] = ({q})to_hidden({nonlinear}(before_nonlinearity(sum{i}[i], shift{i}[i], multiplier{i}[i]), {bits}), gain{i}[i], zero{i}[i]);"""
+  for (int i = 0; i < {units}; i += BLOCK) {{
+    add_{kind}(sum{i} + i, w{i} + i * {inputs}, {source}, {inputs});
+    to_{q}(q{i} + i, sum{i} + i, shift{i} + i, multiplier{i} + i, gain{i} + i, zero{i} + i, {bits});
+  }}"""
 
 INTEGER_LAST = """
   for (int i = 0; i < ACTOR_ACTIONS; i++) {{
     int32_t sum = b_last[i] + dot_int16(w_last + i * {inputs}, {source}, {inputs});
-    action[i] = tanh_int16(before_nonlinearity(sum, shift_last[i], multiplier_last[i]), {bits});
+    action[i] = tanh_int16(before_tanh(sum, shift_last[i], multiplier_last[i]), {bits});
   }}
 """
 
@@ -131,8 +134,9 @@ EXPORT void actor_int8_whole(const int16_t *obs, int16_t *action) {{
 }}
 
 EXPORT void actor_int8(const float *obs, float *action) {{
+#pragma clang fp contract(off)  // the product is rounded before the half is added, on every processor
   int16_t q[{padded}] = {{0}}, whole[ACTOR_ACTIONS];
-  for (int i = 0; i < ACTOR_OBSERVATIONS; i++) q[i] = to_int16(obs[i] * obs_scale[i]);
+  for (int i = 0; i < ACTOR_OBSERVATIONS; i++) q[i] = whole_of(obs[i] * obs_scale[i]);
   act_whole(q, whole);
   for (int i = 0; i < ACTOR_ACTIONS; i++) action[i] = (float)whole[i] * (1.0f / 32768.0f);
 }}

@@ -77,7 +77,7 @@ class IntegerActor:
 
 
 def pre_activation(layer: IntegerLayer, q: Int) -> Int:
-    total = q.astype(np.int64) @ layer.weight.T.astype(np.int64) + layer.bias
+    total = (q.astype(np.float64) @ layer.weight.T.astype(np.float64)).astype(np.int64) + layer.bias  # exact: below 2^53, and quick
     return scaled_by(saturated(shifted(total, layer.shift.astype(np.int64))), layer.multiplier)
 
 

@@ -120,29 +120,54 @@ static inline int32_t dot_int16(const int16_t *restrict w, const int16_t *restri
   return sum;
 }
 
+// ---- from a layer's sums to the next layer's inputs, many units at a time where the processor can, one where it cannot
+
+#if defined(__AVX2__)
+#define LANES 16
+#elif defined(__SSSE3__) || defined(__ARM_NEON)
+#define LANES 8
+#else
+#define LANES 1
+#endif
+#if LANES > 1
+typedef int16_t lanes __attribute__((vector_size(2 * LANES)));
+typedef uint16_t bits16 __attribute__((vector_size(2 * LANES)));
+#define EVERY(value) ((lanes){0} + (int16_t)(value))
+#else
+typedef int16_t lanes;
+typedef uint16_t bits16;
+#define EVERY(value) ((int16_t)(value))
+#endif
+#define LEAST(a, b) __builtin_elementwise_min(a, b)
+#define MOST(a, b) __builtin_elementwise_max(a, b)
+
 static inline int16_t saturated(int32_t value) { return (int16_t)(value > 32767 ? 32767 : value < -32768 ? -32768 : value); }
 
-// Times a fraction in Q15, rounded half up.
-static inline int16_t times_q15(int16_t value, int16_t fraction) { return (int16_t)(((int32_t)value * fraction + 0x4000) >> 15); }
-
-// The rounding half of the shift is in the bias already.
-static inline int16_t before_nonlinearity(int32_t sum, int shift, int16_t multiplier) {
-  return times_q15(saturated(sum >> shift), multiplier);
+// int16 times a fraction in Q15, rounded half up.
+static inline lanes times_q15(lanes value, lanes fraction) {
+#if LANES == 16
+  return (lanes)_mm256_mulhrs_epi16((__m256i)value, (__m256i)fraction);
+#elif defined(__SSSE3__)
+  return (lanes)_mm_mulhrs_epi16((__m128i)value, (__m128i)fraction);
+#elif defined(__ARM_NEON)
+  return (lanes)vqrdmulhq_s16((int16x8_t)value, (int16x8_t)fraction);
+#else
+  return (lanes)(((int32_t)value * fraction + 0x4000) >> 15);
+#endif
 }
 
 // gelu(x) = max(x, 0) - bump(|x|); twice the bump is a polynomial of |x| / 2 - 1 up to |x| = 4.
-static inline int16_t gelu_int16(int16_t x, int bits) {
-  int16_t t = (int16_t)(x == -32768 ? 32767 : x < 0 ? -x : x);
-  int16_t end = (int16_t)(((int32_t)1 << (17 - bits)) - 1);
-  int16_t s = (int16_t)((uint16_t)((t < end ? t : end) << (bits - 1)) ^ 0x8000u);
-  int16_t total = gelu_bump[0];
-  for (int i = 1; i < 9; i++) total = (int16_t)(times_q15(total, s) + gelu_bump[i]);
-  return (int16_t)((x > 0 ? x : 0) - ((total + (1 << bits)) >> (bits + 1)));
+static inline lanes gelu_int16(lanes x, int bits) {
+  lanes size = MOST(x, (lanes)-MOST(x, EVERY(-32767)));
+  lanes s = (lanes)((bits16)(LEAST(size, EVERY((1 << (17 - bits)) - 1)) << (bits - 1)) ^ (bits16)EVERY(-32768));
+  lanes total = EVERY(gelu_bump[0]);
+  for (int i = 1; i < 9; i++) total = (lanes)(times_q15(total, s) + EVERY(gelu_bump[i]));
+  return (lanes)(MOST(x, EVERY(0)) - (lanes)((lanes)(total + EVERY(1 << bits)) >> (bits + 1)));
 }
 
-static inline int16_t relu_int16(int16_t x, int bits) {
+static inline lanes relu_int16(lanes x, int bits) {
   (void)bits;
-  return (int16_t)(x > 0 ? x : 0);
+  return MOST(x, EVERY(0));
 }
 
 // By a table of 512 steps over 0..8, with interpolation.
@@ -154,13 +179,38 @@ static inline int16_t tanh_int16(int16_t x, int bits) {
   return (int16_t)(x < 0 ? -y : x > 0 ? y : 0);
 }
 
-static inline int16_t to_hidden(int16_t y, int16_t gain, int16_t zero) {
-  int32_t q = times_q15(y, gain) + zero;
-  return (int16_t)(q < 0 ? 0 : q > 127 ? 127 : q);
+static inline lanes tanh_lanes(lanes x, int bits) {
+#if LANES > 1
+  int16_t each[LANES];
+  __builtin_memcpy(each, &x, sizeof each);
+  for (int i = 0; i < LANES; i++) each[i] = tanh_int16(each[i], bits);
+  __builtin_memcpy(&x, each, sizeof each);
+  return x;
+#else
+  return tanh_int16(x, bits);
+#endif
+}
+
+// 32 units: sums (the rounding half of the shift is in their bias already) -> inputs of the next layer.
+#define TO_HIDDEN(name, kind, nonlinear)                                                                                            \
+  static inline void name(kind *restrict q, const int32_t *restrict sum, const uint8_t *restrict shift,                              \
+                          const int16_t *restrict multiplier, const int16_t *restrict gain, const int16_t *restrict zero, int bits) { \
+    int16_t y[BLOCK] ALIGNED;                                                                                                        \
+    for (int i = 0; i < BLOCK; i++) y[i] = saturated(sum[i] >> shift[i]);                                                            \
+    for (int i = 0; i < BLOCK; i += LANES) {                                                                                         \
+      lanes x = times_q15(*(const lanes *)(y + i), *(const lanes *)(multiplier + i));                                                \
+      lanes next = (lanes)(times_q15(nonlinear(x, bits), *(const lanes *)(gain + i)) + *(const lanes *)(zero + i));                  \
+      *(lanes *)(y + i) = LEAST(MOST(next, EVERY(0)), EVERY(127));                                                                   \
+    }                                                                                                                                \
+    for (int i = 0; i < BLOCK; i++) q[i] = (kind)y[i];                                                                               \
+  }
+
+static inline int16_t before_tanh(int32_t sum, int shift, int16_t multiplier) {
+  return (int16_t)(((int32_t)saturated(sum >> shift) * multiplier + 0x4000) >> 15);
 }
 
 // Rounded half away from zero; NaN is 0, beyond the clip is the clip.
-static inline int16_t to_int16(float value) {
+static inline int16_t whole_of(float value) {
   if (!(value == value)) return 0;
   if (value > 32767.0f) return 32767;
   if (value < -32767.0f) return -32767;
