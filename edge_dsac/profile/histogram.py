@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 FINE_BITS = 5  # 32 buckets per power of two
 POWERS = 40  # up to 2^40 ns, 18 minutes
-SIZE = POWERS << FINE_BITS
+SIZE = (POWERS - FINE_BITS + 1) << FINE_BITS
 
 
 class Histogram:
