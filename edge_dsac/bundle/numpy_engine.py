@@ -1,4 +1,4 @@
-"""Engines: ways to run a policy, all behind `act(obs) -> action`. Here the numpy one, the reference for all others.
+"""The numpy engine: the reference for all others, and what runs where nothing else does.
 
 Knows no robot, no link, no clock. Rule that must stay true: the same observation gives the same action, whatever came before.
 """
