@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import re
 import typing
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from edge_dsac.spec.layout import ActionLayout, ObservationLayout
 from edge_dsac.spec.robot import RobotSpec, robot_from_text
 from edge_dsac.spec.schema import Reader, SpecError, fact
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 Free = dict[str, Any]  # any JSON object; for people and for `diff`, nothing decides by it
 
 
@@ -155,7 +154,9 @@ def read_manifest(data: bytes) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"manifest.json: not JSON: {error}") from None
     if canonical_json(table).encode() != data:  # a key given twice, NaN, other spaces: readers could disagree about them
-        raise BundleError("manifest.json: not in canonical form (sorted keys, one space of indent, each key once, no NaN); write it with edge_dsac")
+        raise BundleError(
+            "manifest.json: not in canonical form (sorted keys, one space of indent, each key once, no NaN); write it with edge_dsac"
+        )
     if isinstance(table, dict) and table.get("format") != FORMAT:
         raise BundleError(f"manifest.json: format {table.get('format')!r}, this edge_dsac reads {FORMAT}; update it on the robot")
     try:
@@ -184,11 +185,6 @@ class ManifestReader(Reader):
             raise self.error(where, "an object", repr(raw))
         _, kind = typing.get_args(hint)
         return raw if kind is Any else {key: self.read(kind, item, f"{where}.{key}") for key, item in raw.items()}
-
-    def scalar(self, hint: type, raw: Any, where: str, metadata: Mapping[str, Any]) -> Any:
-        if isinstance(raw, float) and not math.isfinite(raw):
-            raise self.error(where, "a finite number", repr(raw))
-        return super().scalar(hint, raw, where, metadata)
 
 
 def check_manifest(manifest: Manifest, actor: Actor) -> None:
