@@ -18,7 +18,9 @@ from edge_dsac.spec.robot import load_robot
 
 KEY = make_secret_key(bytes(range(40)))
 OTHER_KEY = make_secret_key(bytes(range(100, 140)))
-PRECISION = Precision("int8", "as good as float32 within noise, and twice as fast", {"int8": {"max_error": 0.01}, "float32": {"max_error": 0.0}})
+PRECISION = Precision(
+    "int8", "as good as float32 within noise, and twice as fast", {"int8": {"max_error": 0.01}, "float32": {"max_error": 0.0}}
+)
 TRAINING = {
     "run": "runs/robots/balance_bot-0",
     "commit": "e842b3f",
