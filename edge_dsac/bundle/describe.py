@@ -97,4 +97,4 @@ def kilobytes(count: int) -> str:
 
 
 def plain(line: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in line)
+    return "".join(c if c.isprintable() else " " if c == "\t" else "?" for c in line)

@@ -120,7 +120,7 @@ def read_signature(text: str) -> Signature:
         raise SigningError("a signature in minisign's legacy format (not prehashed); sign again without -l")
     if first[:2] != PREHASHED:
         raise SigningError(f"a signature by the unknown algorithm {first[:2]!r}; expected 'ED'")
-    if not comment.isprintable():
+    if not comment.replace("\t", "").isprintable():  # minisign's own comments hold tabs
         raise SigningError("the trusted comment holds what cannot be printed")
     return Signature(first[2:10], first[10:], comment, over_comment)
 
