@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import struct
+import tracemalloc
 import zipfile
 import zlib
 
@@ -13,6 +14,7 @@ from bundle_fixture import KEY, OTHER_KEY, bundle_bytes, bundle_parts, opened_bu
 
 import edge_dsac.bundle.container as container
 import edge_dsac.bundle.package as package
+from edge_dsac.bundle.arrays import ArraysError, read_arrays
 from edge_dsac.bundle.container import CENTRAL, END, LIMITS, LOCAL, lay_out, take_apart
 from edge_dsac.bundle.golden import make_golden
 from edge_dsac.bundle.manifest import BundleError, canonical_json, facts_of, read_manifest
@@ -443,6 +445,26 @@ def huge_header():
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"shape": (1 << 40,), "fortran_order": False, "descr": "<f8"})
     return stored([("w0.npy", header.getvalue() + bytes(8), {})])
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_bomb_takes_no_more_memory_than_it_may(lies):
+    data = lying_bomb() if lies else bomb(17 << 20)
+    tracemalloc.start()
+    with pytest.raises(ArraysError):
+        read_arrays(data, "x.npz", 1 << 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_an_array_that_is_there_twice_is_refused():
+    one = io.BytesIO()
+    np.save(one, np.zeros(2))
+    with pytest.warns(UserWarning, match="Duplicate"):
+        data = stored([("a.npy", one.getvalue(), {}), ("a.npy", one.getvalue(), {})])
+    with pytest.raises(ArraysError, match="one of them twice"):
+        read_arrays(data, "x.npz", 1 << 20)
 
 
 @pytest.mark.parametrize("case", INSIDE)
