@@ -8,7 +8,7 @@ import pytest
 
 from edge_dsac.bundle.actor import ActorError, gelu, load_actor, make_actor_file
 from edge_dsac.bundle.baselines import CascadedPd, PurePursuit, make_baseline
-from edge_dsac.bundle.engines import NumpyMlp
+from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.records import Observation
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import load_robot

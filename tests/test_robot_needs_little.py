@@ -60,7 +60,7 @@ def on_a_robot(code, *arguments):
 def test_what_a_robot_needs_imports_without_what_a_robot_lacks():
     names = sorted(robot_modules())
     for wanted in (
-        "edge_dsac.records", "edge_dsac.spec.robot", "edge_dsac.loop.control", "edge_dsac.bundle.engines", "edge_dsac.steplog.recorder",
+        "edge_dsac.records", "edge_dsac.spec.robot", "edge_dsac.loop.control", "edge_dsac.bundle.engines", "edge_dsac.bundle.package", "edge_dsac.cli.bundle", "edge_dsac.cli.keys", "edge_dsac.steplog.recorder",
         "edge_dsac.cli.main", "edge_dsac.cli.run", "edge_dsac.cli.log", "edge_dsac.watch.line", "firmware_bridge.link",
         "firmware_bridge.port", "firmware_bridge.session", "firmware_bridge.wire",
     ):  # fmt: skip
@@ -86,7 +86,11 @@ MAIN = "from edge_dsac.cli.main import main\nsys.exit(main(sys.argv[1:]))"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["log", "--help"], ["watch", "--help"], ["spec", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["run", "--help"], ["log", "--help"], ["watch", "--help"], ["spec", "--help"], ["verify", "--help"], ["keys", "--help"]],
+    ids=" ".join,
+)
 def test_help_is_there_on_a_robot(words):
     done = on_a_robot(MAIN, *words)
     assert done.returncode == 0, done.stderr

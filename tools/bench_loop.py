@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from edge_dsac.bundle.actor import check_actor
-from edge_dsac.bundle.engines import NumpyMlp
+from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.loop.control import Conduct, ControlLoop
 from edge_dsac.loop.flight import phase_target_ns
 from edge_dsac.loop.limiter import Limiter

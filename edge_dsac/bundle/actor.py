@@ -122,14 +122,17 @@ def check_actor(arrays: dict[str, np.ndarray], source: str, identity: int, spec:
         weight, bias = arrays[f"w{i}"], arrays.get(f"b{i}", np.zeros(0))
         if weight.ndim != 2 or weight.shape[1] != width or bias.shape != (weight.shape[0],):
             raise ActorError(f"{source}: layer {i} expected [n, {width}] and [n], got {weight.shape} and {bias.shape}")
+        if weight.dtype.kind != "f" or bias.dtype.kind != "f":
+            raise ActorError(f"{source}: layer {i} expected floating point, got {weight.dtype} and {bias.dtype}")
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise ActorError(f"{source}: layer {i} holds NaN or infinity; the run that made it diverged")
         layers.append((weight.astype(np.float32), bias.astype(np.float32)))
         width = weight.shape[0]
     if width < len(spec.actions):
         raise ActorError(f"{source}: the last layer has {width} outputs, {spec.model} needs {len(spec.actions)}")
-    if arrays["obs_scale"].shape != (layout.size,):
-        raise ActorError(f"{source}: obs_scale expected [{layout.size}], got {arrays['obs_scale'].shape}")
+    scale = arrays["obs_scale"]
+    if scale.shape != (layout.size,) or scale.dtype.kind != "f" or not np.isfinite(scale).all():
+        raise ActorError(f"{source}: obs_scale expected [{layout.size}] finite numbers, got {scale.shape} of {scale.dtype}")
     actions = len(spec.actions)
     layers[-1] = (layers[-1][0][:actions], layers[-1][1][:actions])
-    return Actor(tuple(layers), activation, arrays["obs_scale"].astype(np.float32), made_for, identity)
+    return Actor(tuple(layers), activation, scale.astype(np.float32), made_for, identity)

@@ -1,87 +1,52 @@
-"""Engines: ways to run a policy, all behind `act(obs) -> action`. Here the numpy one, the reference for all others.
+"""The table of engines: every way to run a bundle's policy that this project knows, and why one cannot be used here.
 
-Knows no robot, no link, no clock. Rule that must stay true: the same observation gives the same action, whatever came before.
+To add one: write a module with `why_not(bundle)` and `load(bundle)`, and a row below. Rule that must stay true: looking at the table
+imports nothing heavy; what an engine needs is imported by its own two functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import sqrt
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_dsac.bundle.actor import ERF, NONLINEARITY, REACH, Actor
-from edge_dsac.records import Float, Observation
-
-ERF32 = ERF.astype(np.float32)
-GELU_GAIN = REACH / sqrt(2.0)  # gelu(x) = GELU_GAIN * unit_gelu(x / (2 GELU_GAIN))
-
-Layer = Callable[[Float], Float]
+from edge_dsac.bundle.golden import TOLERANCE, Engine, check_golden
+from edge_dsac.bundle.numpy_engine import NumpyMlp
+from edge_dsac.bundle.package import Bundle
 
 
-class GeluLayer:
-    """unit_gelu(weight @ x + bias), where unit_gelu(q) = q (1 + erf(REACH q)): its scales belong to the weights around it."""
-
-    def __init__(self, weight: Float, bias: Float) -> None:
-        self.weight, self.bias = np.ascontiguousarray(weight, np.float32), np.ascontiguousarray(bias, np.float32)
-        width = len(bias)
-        self.sum, self.near = np.zeros(width, np.float32), np.zeros(width, np.float32)
-        self.powers: NDArray[np.float32] = np.ones((6, width), np.float32)  # of near squared; the first stays 1
-        self.one, self.two, self.three, self.two_three, self.four_five = (self.powers[i] for i in (1, 2, 3, slice(2, 4), slice(4, 6)))
-        self.fraction = np.zeros((2, width), np.float32)
-
-    def __call__(self, x: Float) -> Float:
-        q, near, fraction = self.sum, self.near, self.fraction
-        np.dot(self.weight, x, q)
-        np.add(q, self.bias, q)
-        np.minimum(q, 1.0, out=near)
-        np.maximum(near, -1.0, out=near)
-        np.multiply(near, near, self.one)
-        np.multiply(self.one, self.one, self.two)
-        np.multiply(self.one, self.two, self.three)
-        np.multiply(self.two_three, self.two, self.four_five)
-        np.dot(ERF32, self.powers, fraction)
-        erf: Float = np.divide(fraction[0], fraction[1])
-        np.multiply(erf, near, erf)
-        np.multiply(erf, q, erf)
-        np.add(erf, q, erf)
-        return erf
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    name: str
+    exact: bool  # answers in whole numbers, bit by bit those of the golden vectors
+    why_not: Callable[[Bundle], str]  # empty if it can run this bundle here and now
+    load: Callable[[Bundle], Engine]
+    tolerance: float = TOLERANCE  # of an engine that is not exact; float16 needs more
 
 
-class PlainLayer:
-    def __init__(self, weight: Float, bias: Float, nonlinearity: Callable[[Float], Float]) -> None:
-        self.weight, self.bias = np.ascontiguousarray(weight, np.float32), bias.astype(np.float32)
-        self.nonlinearity = nonlinearity
-
-    def __call__(self, x: Float) -> Float:
-        return self.nonlinearity(np.dot(self.weight, x) + self.bias)
+ENGINES: tuple[EngineKind, ...] = (EngineKind("numpy", False, lambda bundle: "", lambda bundle: NumpyMlp(bundle.actor)),)
 
 
-def make_layers(layers: list[tuple[Float, Float]], activation: str) -> list[Layer]:
-    """Every scale is folded into the weights before the first tick."""
-    made: list[Layer] = []
-    gain = 1.0  # of what comes in, over what the weights expect
-    for weight, bias in layers[:-1]:
-        if activation == "gelu":
-            made.append(GeluLayer(weight * (gain * 0.5 / GELU_GAIN), bias * (0.5 / GELU_GAIN)))
-            gain = GELU_GAIN
-        else:
-            made.append(PlainLayer(weight, bias, NONLINEARITY[activation]))
-    weight, bias = layers[-1]
-    return [*made, PlainLayer(weight * gain, bias, np.tanh)]
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    engine: str
+    result: str  # "passed", "failed" or "skipped"
+    why: str
 
 
-class NumpyMlp:
-    """Deployed action = tanh(mean). The observation scale is folded into the first layer."""
+def judge(bundle: Bundle, kinds: tuple[EngineKind, ...] = ENGINES) -> list[Verdict]:
+    """Runs the golden vectors on every engine that is here."""
+    return [judge_one(bundle, kind) for kind in kinds]
 
-    def __init__(self, actor: Actor) -> None:
-        self.bundle_id = actor.identity
-        (first, first_bias), *rest = actor.layers
-        self.layers = make_layers([(first * actor.obs_scale, first_bias), *rest], actor.activation)
 
-    def act(self, obs: Observation) -> Float:
-        x = obs.vector
-        for layer in self.layers:
-            x = layer(x)
-        return x
+def judge_one(bundle: Bundle, kind: EngineKind) -> Verdict:
+    why_not = kind.why_not(bundle)
+    if why_not:
+        return Verdict(kind.name, "skipped", why_not)
+    try:
+        failures = check_golden(kind.load(bundle), bundle, kind.exact, kind.tolerance)
+    except Exception as error:  # whatever a backend throws: an engine that cannot run is an answer, not a crash of the check
+        return Verdict(kind.name, "failed", f"{type(error).__name__}: {error}")
+    if failures:
+        return Verdict(kind.name, "failed", f"{len(failures)} failures on {bundle.golden.count} golden vectors, the first: {failures[0]}")
+    kind_of = "bit by bit" if kind.exact else f"within {kind.tolerance:g}"
+    return Verdict(kind.name, "passed", f"{bundle.golden.count} golden vectors {kind_of}")

@@ -18,7 +18,7 @@ from typing import Any
 
 from edge_dsac.bundle.actor import load_actor
 from edge_dsac.bundle.baselines import make_baseline
-from edge_dsac.bundle.engines import NumpyMlp
+from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.loop.control import Conduct, ControlLoop
 from edge_dsac.loop.flight import Ended, Flight, fly, system_pacer
 from edge_dsac.loop.limiter import Limiter
