@@ -14,18 +14,17 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from edge_dsac.bundle.manifest import BundleError
+from edge_dsac.bundle.targets import TARGETS
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.json.minisig"
 ACTOR, GOLDEN = "actor.npz", "golden.npz"
 MIB = 1 << 20
 # Processors that compiled policies are for, as targets of bundle/codegen.py's C file.
-SHARED = ("x86_64", "x86_64_v3", "x86_64_v4", "x86_64_vnni", "aarch64", "aarch64_dotprod", "armv7")
-OBJECTS = ("cortex_m0", "cortex_m3", "cortex_m4", "cortex_m7", "cortex_m33", "cortex_m55")
 # All that a bundle may hold, and the most bytes of each.
 LIMITS: dict[str, int] = {
     MANIFEST: MIB, SIGNATURE: 4096, ACTOR: 16 * MIB, "actor.onnx": 16 * MIB, "actor_float16.onnx": 16 * MIB, "actor_int8.onnx": 16 * MIB,
     "actor.c": 32 * MIB, "critic.npz": 32 * MIB, "anchors.npz": 32 * MIB, GOLDEN: 4 * MIB, "report.png": 4 * MIB, "LICENSE.txt": MIB // 4,
-    **{f"native/{name}.so": 16 * MIB for name in SHARED}, **{f"native/{name}.o": 16 * MIB for name in OBJECTS},
+    **{target.file: 16 * MIB for target in TARGETS.values()},
 }  # fmt: skip
 TOTAL_LIMIT = 128 * MIB  # a board keeps three bundles and reads one into memory
 REQUIRED = (MANIFEST, ACTOR, GOLDEN)
