@@ -61,8 +61,8 @@ class ActorError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """action = squash(layers(obs * obs_scale)). `layers[i] = (weight[out, in], bias[out])`; a stochastic actor's log-deviations are cut off:
-    they do not drive motors."""
+    """action = squash(layers(obs * obs_scale)). `layers[i] = (weight[out, in], bias[out])`; a stochastic actor's log-deviations are
+    cut off: they do not drive motors."""
 
     layers: tuple[tuple[Float, Float], ...]
     activation: str

@@ -74,6 +74,11 @@ def one_input(graph: Any, constants: dict[str, Float], source: str) -> str:
         elif any(name.startswith(("h_", "c_", "hidden")) for name in names):
             advice = "; a recurrent policy cannot be taken over: train it with a history of observations instead"
         raise ForeignError(f"{source}: expected one input, got {', '.join(names) or 'none'}{advice}")
+    kind = next(value for value in graph.input if value.name == names[0]).type.tensor_type
+    if kind.elem_type != 1 or len(kind.shape.dim) not in (1, 2):
+        raise ForeignError(
+            f"{source}: expected float32 [n] or [batch, n] as input, got type {kind.elem_type} of {len(kind.shape.dim)} dimensions"
+        )
     return str(names[0])
 
 

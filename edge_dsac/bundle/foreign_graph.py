@@ -116,7 +116,7 @@ def gelu_in_pieces(nodes: list[Any], current: str, constants: dict[str, Float], 
 
 @dataclass
 class Walk:
-    """Along the chain. An `open` layer has not met its activation yet: what comes is folded into its rows; otherwise into `scale`, `shift`."""
+    """Along the chain. An `open` layer has not met its activation yet: what comes is folded into its rows, else into `scale`, `shift`."""
 
     source: str
     layers: list[tuple[Float, Float]] = field(default_factory=list)

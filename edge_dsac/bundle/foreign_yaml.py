@@ -1,80 +1,17 @@
-"""What other trainers write beside a policy, as parts with one name each: joints, home, scales, order, history, gains, rate.
+"""The YAML beside policies of rl_sar, unitree_rl_lab (deploy.yaml) and unitree_rl_gym, as parts.
 
-ONNX metadata of mjlab and BeyondMimic (comma-separated text, numbers rounded to 3 decimals); YAML of rl_sar (also in two files,
-base.yaml and config.yaml), unitree_rl_lab (deploy.yaml) and unitree_rl_gym. The keys were read in these projects' public sources
-in 2026; there are many forks, so a key that is not known is listed as not read. Knows no robot (`foreign.py` compares).
-Rule that must stay true: a part that the files do not state is absent here; no framework's default is filled in.
+The keys were read in these projects' public repositories in 2026; rl_sar has two files, base.yaml and config.yaml. There are many
+forks, so a key that is not known is listed as not read. Knows no robot (`foreign_match.py` compares).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from edge_dsac.bundle.foreign_file import ForeignError
-
-ROUNDED = 5.1e-4  # three decimals
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    value: Any
-    source: str
-    tolerance: float = 1e-6  # how far the true value may be from the written one
-
-
-Parts = dict[str, Part]
-
-
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """What files say, and what was taken for granted in reading them."""
-
-    parts: Parts
-    assumed: tuple[str, ...] = ()
-
-
-def metadata_of_onnx(props: Mapping[str, str], source: str) -> Stated:
-    """joint_names, joint_stiffness, ... as mjlab and whole_body_tracking (BeyondMimic) attach them."""
-    texts = {"joint_names": "joint_names", "observation_names": "observation_names"}
-    figures = {
-        "default_joint_pos": "default_position",
-        "action_scale": "action_scale",
-        "joint_stiffness": "stiffness",
-        "joint_damping": "damping",
-    }
-    parts: Parts = {}
-    assumed: list[str] = []
-    for key, name in texts.items():
-        if props.get(key):
-            parts[name] = Part(tuple(word.strip() for word in props[key].split(",")), source)
-    for key, name in figures.items():
-        if props.get(key):
-            parts[name] = Part(tuple(number(word, f"{source}: {key}") for word in props[key].split(",")), source, ROUNDED)
-    lengths = props.get("observation_history_lengths") or props.get("observation_terms_history_length")
-    if lengths:
-        parts["history"] = Part(tuple(oldest_first(number(word, f"{source}: history")) for word in lengths.split(",")), source)
-        parts["history_by"] = Part("term", source)
-        assumed.append("history: each term's own, oldest first, as mjlab and Isaac Lab stack it")
-    if props.get("observation_terms_scale"):
-        rows = [
-            [number(word, f"{source}: observation_terms_scale") for word in entry.split(";")]
-            for entry in props["observation_terms_scale"].split(",")
-        ]
-        parts["observation_scales"] = Part(tuple(map(tuple, rows)), source, ROUNDED)
-    if props.get("observation_terms_clip"):
-        parts["observation_clip"] = Part(
-            tuple(narrowest(entry.split(";"), source) for entry in props["observation_terms_clip"].split(",")), source, ROUNDED
-        )
-    if "motion" in props.get("command_names", "").split(","):
-        raise ForeignError(f"{source}: its command is a recorded motion; a policy for this robot follows the robot file's own targets")
-    if any(name in parts for name in figures.values()):
-        assumed.append("numbers in the ONNX metadata are rounded to 3 decimals; full ones can be given as answers")
-    read = {*texts, *figures, "observation_history_lengths", "observation_terms_history_length", "observation_terms_scale", "observation_terms_clip",
-            "command_names", "run_path", "observation_terms_flatten_history_dim"}  # fmt: skip
-    return Stated(parts, (*assumed, *not_read(props, read, source)))
+from edge_dsac.bundle.foreign_parts import Part, Parts, Stated, listed, narrowest, not_read, number, oldest_first, period, unused_mapping
 
 
 def metadata_of_yaml(documents: list[tuple[str, dict[str, Any]]]) -> Stated:
@@ -90,7 +27,7 @@ def metadata_of_yaml(documents: list[tuple[str, dict[str, Any]]]) -> Stated:
     if "num_observations" in settings or "rl_kp" in settings or "default_dof_pos" in settings:
         return of_rl_sar(settings, source)
     raise ForeignError(
-        f"{source}: neither rl_sar (num_observations, rl_kp), unitree_rl_lab (observations: {{...}}) nor unitree_rl_gym (num_obs, default_angles)"
+        f"{source}: neither of rl_sar (num_observations, rl_kp), nor unitree_rl_lab (a table observations), nor unitree_rl_gym (num_obs)"
     )
 
 
@@ -135,17 +72,22 @@ def of_rl_sar(settings: dict[str, Any], source: str) -> Stated:
         if key in settings:
             least = min(abs(number(value, f"{source}: {key}")) for value in listed(settings[key]))
             parts["action_clip"] = Part(min(least, parts["action_clip"].value if "action_clip" in parts else math.inf), source)
-    for key in ("joint_mapping", "command_mapping", "state_mapping"):
-        assumed += unused_mapping(settings, key)
+    mappings = [line for key in ("joint_mapping", "command_mapping", "state_mapping") for line in unused_mapping(settings, key)]
+    if mappings and "joint_names" in parts:  # of the policy or of the motors? Its own versions differ
+        del parts["joint_names"]
+        mappings.append("with a mapping, joint_names may be in the motors' order: they are not used")
+    assumed += mappings
     if settings.get("hip_scale_reduction", 1.0) != 1.0:
         raise ForeignError(
             f"{source}: hip_scale_reduction {settings['hip_scale_reduction']}; write it into action_scale, one number a joint"
         )
-    read = {*figures, "joint_names", "observations", "wheel_indices", "dt", "decimation", "num_observations", "lin_vel_scale", "ang_vel_scale",
-            "dof_pos_scale", "dof_vel_scale", "commands_scale", "observations_history", "observations_history_priority", "clip_obs",
-            "clip_actions_lower", "clip_actions_upper", "clip_actions", "joint_mapping", "command_mapping", "state_mapping", "hip_scale_reduction",
-            "hip_scale_reduction_indices", "model_name", "framework", "num_of_dofs", "fixed_kp", "fixed_kd", "torque_limits",
-            "joint_controller_names", "action_scale_wheel", "default_commands"}  # fmt: skip
+    read = {
+        *figures, "joint_names", "observations", "wheel_indices", "dt", "decimation", "num_observations", "lin_vel_scale",
+        "ang_vel_scale", "dof_pos_scale", "dof_vel_scale", "commands_scale", "observations_history", "observations_history_priority",
+        "clip_obs", "clip_actions_lower", "clip_actions_upper", "clip_actions", "joint_mapping", "command_mapping", "state_mapping",
+        "hip_scale_reduction", "hip_scale_reduction_indices", "model_name", "framework", "num_of_dofs", "fixed_kp", "fixed_kd",
+        "torque_limits", "joint_controller_names", "action_scale_wheel", "default_commands",
+    }  # fmt: skip
     return Stated(parts, (*assumed, *not_read(settings, read, source)))
 
 
@@ -194,7 +136,7 @@ def of_unitree_rl_lab(settings: dict[str, Any], source: str) -> Stated:
 
 
 def of_unitree_rl_gym(settings: dict[str, Any], source: str) -> Stated:
-    """States no joint names and no order of observations: both are in that project's C++ and Python."""
+    """States no joint names and no order of observations: both are in that project's code."""
     figures = {"default_angles": "default_position", "action_scale": "action_scale", "kps": "stiffness", "kds": "damping"}
     parts = number_parts(settings, figures, source)
     if "control_dt" in settings:
@@ -206,9 +148,11 @@ def of_unitree_rl_gym(settings: dict[str, Any], source: str) -> Stated:
     if "num_obs" in settings:
         parts["observation_size"] = Part(settings["num_obs"], source)
     assumed = [line for key in ("leg_joint2motor_idx", "joint2motor_idx") for line in unused_mapping(settings, key)]
-    read = {*figures, "control_dt", "simulation_dt", "control_decimation", "simulation_duration", "ang_vel_scale", "dof_pos_scale", "dof_vel_scale",
-            "lin_vel_scale", "cmd_scale", "num_obs", "num_actions", "cmd_init", "max_cmd", "leg_joint2motor_idx", "joint2motor_idx", "policy_path",
-            "xml_path", "msg_type", "imu_type", "lowcmd_topic", "lowstate_topic"}  # fmt: skip
+    read = {
+        *figures, "control_dt", "simulation_dt", "control_decimation", "simulation_duration", "ang_vel_scale", "dof_pos_scale",
+        "dof_vel_scale", "lin_vel_scale", "cmd_scale", "num_obs", "num_actions", "cmd_init", "max_cmd", "leg_joint2motor_idx",
+        "joint2motor_idx", "policy_path", "xml_path", "msg_type", "imu_type", "lowcmd_topic", "lowstate_topic",
+    }  # fmt: skip
     return Stated(parts, (*assumed, *not_read(settings, read, source)))
 
 
@@ -234,54 +178,3 @@ def named_scales(settings: dict[str, Any], commands: str, source: str) -> dict[s
     }
     scales = {term: tuple(number(v, f"{source}: {key}") for v in listed(settings[key])) for term, key in keys.items() if key in settings}
     return scales | {"actions": (1.0,), "gravity_vec": (1.0,)}  # these two have no key: both projects' code feeds them unscaled
-
-
-def listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def number(value: Any, where: str) -> float:
-    try:
-        result = float(value) if not isinstance(value, (bool, list, dict)) else math.nan
-    except (TypeError, ValueError, OverflowError):
-        result = math.nan
-    if not math.isfinite(result):
-        raise ForeignError(f"{where}: expected a number, got {value!r}")
-    return result
-
-
-def period(settings: Mapping[str, Any], key: str, source: str) -> float:
-    value = number(settings[key], f"{source}: {key}")
-    if not 1e-6 < value < 1e6:
-        raise ForeignError(f"{source}: {key}: expected more than zero, got {value:g}")
-    return value
-
-
-def oldest_first(length: float) -> tuple[int, ...]:
-    """Ages in the order they are stacked; a length of 0 means no history, which is 1."""
-    if not 0 <= length <= 64 or length != int(length):
-        raise ForeignError(f"a history of {length:g} steps; expected 0 to 64")
-    return tuple(range(max(1, int(length)) - 1, -1, -1))
-
-
-def narrowest(bounds: Any, source: str) -> float:
-    try:
-        values = [abs(float(bound)) for bound in listed(bounds)]
-    except (TypeError, ValueError):
-        values = [math.nan]
-    if any(math.isnan(value) for value in values):
-        raise ForeignError(f"{source}: a clip: expected numbers, got {bounds!r}")
-    return min(values)
-
-
-def unused_mapping(settings: Mapping[str, Any], key: str) -> list[str]:
-    """Joints are compared by name and the robot file has its own motors: a permutation of somebody else's is of no use here."""
-    mapping = settings.get(key)
-    if not mapping or listed(mapping) == list(range(len(listed(mapping)))):
-        return []
-    return [f"{key} is the order of that project's motor driver and is not used: policy and robot file list joints in the same order"]
-
-
-def not_read(settings: Mapping[str, Any], read: set[str], source: str) -> list[str]:
-    unknown = sorted(set(settings) - read)
-    return [f"{source}: not read: {', '.join(unknown)}"] if unknown else []
