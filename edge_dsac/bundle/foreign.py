@@ -105,7 +105,7 @@ def what_is_missing(parts: Parts, spec: RobotSpec) -> list[Missing]:
     if "history" in absent and "history_by" not in parts and all(entry.history == 1 for entry in spec.observations):
         absent.remove("history_by")  # one step of each: answered by history alone
     if "history" in absent:
-        absent.insert(absent.index("history") + 1, "history_first")
+        absent.insert(absent.index("history") + 1 + ("history_by" in absent), "history_first")
     return [Missing(name, WHY[name], HOW.get(name, f"give {name}")) for name in absent]
 
 
@@ -139,8 +139,8 @@ def compare(data: bytes, actor: Actor, found: Match, spec: RobotSpec, squash: st
         seen = (found.inputs @ obs).astype(np.float32)
         with np.errstate(all="ignore"):
             theirs = np.asarray(run.run(None, {value.name: seen if flat else seen[None]})[0], np.float64).reshape(-1) @ found.outputs
-        theirs = theirs if squash == "tanh" else SQUASH["clip"](theirs)
-        worst = max(worst, float(np.abs(theirs - actor.act(obs)).max(initial=0.0)))
+        wanted = theirs if squash == "tanh" else SQUASH["clip"](theirs)
+        worst = max(worst, float(np.abs(wanted - actor.act(obs)).max(initial=0.0)))
     if not worst <= LARGEST_ERROR:
         raise ForeignError(
             f"the weights taken over differ from the ONNX graph by {worst:.2g} of an action; expected at most {LARGEST_ERROR:g}"

@@ -61,7 +61,7 @@ def numbers(tensor: Any, where: str) -> Float:
     except (ValueError, TypeError) as error:
         raise ForeignError(f"{where}: cannot be read: {error}") from None
     if not np.isfinite(values).all():
-        raise ForeignError(f"{where}: hold NaN or infinity; the run that made them diverged")
+        raise ForeignError(f"{where}: NaN or infinity in them; the run that made them diverged")
     return values
 
 

@@ -194,12 +194,14 @@ class Walk:
         value = self.row(node, values[0], width)
         if node.op_type == "Div" and not value.all():
             raise self.error(node, "divides by zero")
-        factor, summand = {"Add": (1.0, value), "Sub": (1.0, -value), "Mul": (value, 0.0), "Div": (1.0 / np.where(value, value, 1.0), 0.0)}[
-            node.op_type
-        ]
-        if node.op_type == "Sub" and not first:  # constant - x
-            factor, summand = -1.0, value
-        factor, summand = np.broadcast_to(factor, width), np.broadcast_to(summand, width)
+        factor: Float = np.ones(width)
+        summand: Float = np.zeros(width)
+        if node.op_type == "Add":
+            summand = value
+        elif node.op_type == "Sub":
+            factor, summand = (factor, -value) if first else (-factor, value)  # x - constant, constant - x
+        else:
+            factor = value if node.op_type == "Mul" else 1.0 / value
         if self.open:
             weight, bias = self.layers[-1]
             self.layers[-1] = (weight * factor[:, None], bias * factor + summand)

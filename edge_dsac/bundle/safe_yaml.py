@@ -26,7 +26,8 @@ def load_yaml(text: str, source: str) -> dict[str, Any]:
     if len(text.encode()) > MOST_BYTES:
         raise YamlError(f"{source}: expected at most {MOST_BYTES} bytes, got {len(text.encode())}; give the policy's own settings alone")
     try:
-        # compose resolves no tags: sizes are counted before anything is made
+        refuse_depth(yaml.parse(text, Loader=yaml.SafeLoader), source)
+        # neither parse nor compose resolves a tag: depth and size are known before anything is made
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is not None:
             count_values(root, {}, 0, source)
@@ -42,10 +43,21 @@ def load_yaml(text: str, source: str) -> dict[str, Any]:
     return document
 
 
+def refuse_depth(events: Any, source: str) -> None:
+    """On the stream of events, which needs no recursion: thousands of brackets cost PyYAML seconds in its later stages."""
+    depth = 0
+    for event in events:
+        name = type(event).__name__
+        depth += name in ("SequenceStartEvent", "MappingStartEvent")
+        depth -= name in ("SequenceEndEvent", "MappingEndEvent")
+        if depth > DEEPEST:
+            raise YamlError(f"{source}: nested deeper than {DEEPEST}")
+
+
 def count_values(node: Any, counted: dict[int, int], depth: int, source: str) -> int:
     """Values below `node` with every alias written out. An alias is counted without being walked again."""
     if depth > DEEPEST:
-        raise YamlError(f"{source}: nested deeper than {DEEPEST}, or within itself")
+        raise YamlError(f"{source}: an alias lies within itself, or aliases make it deeper than {DEEPEST}")
     if id(node) not in counted:
         total = 1
         if isinstance(node.value, list):
