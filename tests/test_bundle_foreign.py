@@ -386,6 +386,8 @@ YAML_REFUSED = {
     "yes for a number": (RL_SAR_BASE, RL_SAR.replace("ang_vel_scale: 0.25", "ang_vel_scale: yes"), "expected a number, got True"),
     "position targets of Isaac Lab": ("{}", UNITREE_RL_LAB.replace("JointEffortAction", "JointPositionAction"), "target positions held"),
     "velocity targets": ("{}", UNITREE_RL_LAB.replace("JointEffortAction", "JointVelocityAction"), "target velocities"),
+    "half a step back": (RL_SAR_BASE, RL_SAR.replace("[2, 1, 0]", "[1.5, 1, 0]"), "expected whole steps back, 0 to 63, got 1.5"),
+    "a step twice": (RL_SAR_BASE, RL_SAR.replace("[2, 1, 0]", "[1, 1, 0]"), r"stacks 3 steps, \[0, 1, 1\] back"),
     "a third style": ("{}", "speed: 3\n", "neither of rl_sar"),
 }  # fmt: skip
 
@@ -394,7 +396,7 @@ YAML_REFUSED = {
 def test_yaml_that_says_what_no_board_here_does_is_refused(tmp_path, case):
     base, text, said = YAML_REFUSED[case]
     with pytest.raises(ForeignError, match=said):
-        taken(tmp_path, THREE, rl_sar(), base, text)
+        taken(tmp_path, THREE, rl_sar(), base, text, answers='command_unit = "torque_nm"')
 
 
 def test_keys_that_are_not_known_are_told(tmp_path):

@@ -152,6 +152,20 @@ def foreign_domain():
     return graph.model(6)
 
 
+def without_operands():
+    graph = plain(LAYERS)
+    del graph.nodes[0].input[1:]
+    return graph.model(6)
+
+
+def outer_sum():
+    """Two small constants, a sum of 8 TB."""
+    graph = Graph()
+    graph.nodes.append(helper.make_node("Add", [graph.constant(np.zeros((1, 1000000))), graph.constant(np.zeros((1000000, 1)))], ["sum"]))
+    graph.add("Add", "sum")
+    return graph.model(6)
+
+
 def twice_the_same_key():
     model = onnx.load_model_from_string(plain(LAYERS).model(6))
     for value in ("a,b", "b,a"):
@@ -187,6 +201,8 @@ REFUSED = {
     "a normaliser of the wrong width": (lambda: plain(LAYERS, before=lambda g: g.add("Sub", g.constant(np.zeros(5)))).model(6), "expected 1 or 6 numbers"),
     "a metadata key twice": (twice_the_same_key, "key is there twice"),
     "another output": (lambda: plain(LAYERS).model(6, output="v2"), "the output is 'v2'"),
+    "an operator without operands": (without_operands, "expected the observation times a constant matrix"),
+    "constants that grow": (outer_sum, "of constants is larger than a policy"),
     "garbage": (lambda: b"\x08\x07garbage", "not an ONNX file"),
     "nothing": (lambda: b"", "not an ONNX file"),
     "no weights": (lambda: Graph().model(6, output="obs"), "not an ONNX file with a graph"),
@@ -200,3 +216,17 @@ def test_what_is_not_a_plain_perceptron_is_refused_with_the_reason(case):
         read_network(make(), "p.onnx")
     assert caught.value.refused
     assert str(caught.value).startswith("p.onnx: ")
+
+
+def test_spoilt_files_are_read_or_refused_by_name(generator):
+    whole = plain(random_layers(4, widths=(3,)), before=normaliser(np.zeros(4), np.ones(4))).model(4, {"joint_names": "a,b"})
+    refused = 0
+    for _ in range(400):
+        data = bytearray(whole)
+        for at in generator.integers(0, len(data), 3):
+            data[at] = generator.integers(0, 256)
+        try:
+            read_network(bytes(data), "p.onnx")
+        except ForeignError:
+            refused += 1
+    assert refused > 100

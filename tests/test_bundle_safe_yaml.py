@@ -51,7 +51,7 @@ REFUSED = {
     "too long": ("a: " + "x" * MOST_BYTES, "at most 1000000 bytes"),
     "within itself": ("a: &a [*a]", "an alias lies within itself"),
     "deep": ("a: " + "[" * 50 + "]" * 50, "nested deeper than 40"),
-    "deeper than Python": ("a: " + "[" * 5000, "nested deeper than 40"),
+    "deeper than Python": ("a:\n" + " [\n" * 5000, "nested deeper than 40"),
     "a key twice": ("a: 1\nb: 2\na: 3\n", r"x.yaml:3: the key 'a' is there twice"),
     "a list": ("[1, 2]", "expected a mapping of settings, got list"),
     "nothing": ("", "expected a mapping of settings, got NoneType"),

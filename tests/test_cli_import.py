@@ -67,6 +67,14 @@ def test_json_has_the_same(files, capsys):
     assert whole["assumed"]
 
 
+def test_json_has_no_infinity(files, capsys):
+    clips = "-inf;inf,-inf;inf,-inf;inf,-100.000;100.000,-inf;inf"
+    (files / "policy.onnx").write_bytes(plain(random_layers(FRAME)).model(FRAME, mjlab_metadata(observation_terms_clip=clips)))
+    assert main(words(files, "--json", "--answers", files / "answers.toml")) == 0
+    known = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))["known"]
+    assert known["observation_clip"]["value"] == [None, None, None, 100.0, None]
+
+
 def test_two_yaml_files_are_read_in_order(files, capsys):
     (files / "base.yaml").write_text(RL_SAR_BASE)
     (files / "config.yaml").write_text(RL_SAR.replace("[2, 1, 0]", "[0]"))

@@ -117,6 +117,8 @@ def fold_constant(node: Any, constants: dict[str, Float], source: str) -> None:
             raise ForeignError(f"{source}: {named(node)}: a constant of kind {name!r}")
         result = numbers(value, f"{source}: {named(node)}") if name == "value" else np.asarray(value, np.float64)
     elif node.op_type in ARITHMETIC:
+        if np.prod(np.broadcast_shapes(*(value.shape for value in values)), dtype=np.float64) > MOST_BYTES / 4:
+            raise ForeignError(f"{source}: {named(node)} of constants is larger than a policy")
         with np.errstate(all="ignore"):
             result = ARITHMETIC[node.op_type](*values)
     elif node.op_type == "Sqrt":

@@ -53,7 +53,22 @@ class ForeignNetwork:
 
 
 def read_network(data: bytes, source: str) -> ForeignNetwork:
-    model = parsed(data, source)
+    try:
+        return follow(parsed(data, source), source)
+    except ForeignError:
+        raise
+    except (
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        StopIteration,
+    ) as error:
+        raise ForeignError(f"{source}: not a well-formed graph: {type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def follow(model: Any, source: str) -> ForeignNetwork:
     graph = model.graph
     constants = constants_of(graph, source)
     start, end = one_input(graph, constants, source), one_output(graph, source)

@@ -54,6 +54,13 @@ def period(settings: Mapping[str, Any], key: str, source: str) -> float:
     return value
 
 
+def step(value: Any, where: str) -> int:
+    steps = number(value, where)
+    if not 0 <= steps < 64 or steps != int(steps):
+        raise ForeignError(f"{where}: expected whole steps back, 0 to 63, got {value!r}")
+    return int(steps)
+
+
 def oldest_first(length: float) -> tuple[int, ...]:
     """Ages in the order they are stacked; a length of 0 means no history, which is 1."""
     if not 0 <= length <= 64 or length != int(length):

@@ -11,7 +11,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_dsac.bundle.foreign_file import ForeignError
-from edge_dsac.bundle.foreign_parts import Part, Parts, Stated, listed, narrowest, not_read, number, oldest_first, period, unused_mapping
+from edge_dsac.bundle.foreign_parts import (
+    Part,
+    Parts,
+    Stated,
+    listed,
+    narrowest,
+    not_read,
+    number,
+    oldest_first,
+    period,
+    step,
+    unused_mapping,
+)
 
 
 def metadata_of_yaml(documents: list[tuple[str, dict[str, Any]]]) -> Stated:
@@ -58,7 +70,7 @@ def of_rl_sar(settings: dict[str, Any], source: str) -> Stated:
     ages = settings.get("observations_history")
     names = parts["observation_names"].value if "observation_names" in parts else ()
     if ages is not None:
-        stacked = tuple(int(number(age, f"{source}: observations_history")) for age in listed(ages)) or (0,)
+        stacked = tuple(step(age, f"{source}: observations_history") for age in listed(ages)) or (0,)
         parts["history"] = Part((stacked,) * max(1, len(names)), source)
         if len(stacked) == 1:
             parts["history_by"] = Part("term", source)

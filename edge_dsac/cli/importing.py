@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if not imported.missing and args.out:
         wrote = write_weights(args.out, imported.file)
     if args.json:
-        print(json.dumps(as_json(imported, wrote)))
+        print(json.dumps(as_json(imported, wrote), allow_nan=False))
     else:
         tell(imported, args, spec.model, wrote)
     return 3 if imported.missing else 0
@@ -69,13 +70,22 @@ def write_weights(path: Path, data: bytes) -> Path:
 
 def as_json(imported: Imported, wrote: Path | None) -> dict[str, Any]:
     return {
-        "known": {name: asdict(entry) for name, entry in imported.known.items()},
+        "known": {name: {"value": finite(entry.value), "source": entry.source} for name, entry in imported.known.items()},
         "missing": [asdict(entry) for entry in imported.missing],
         "assumed": imported.assumed,
         "largest_error": imported.largest_error,
         "actor": f"{imported.actor.identity:016x}" if imported.actor else None,
         "wrote": str(wrote) if wrote else None,
     }
+
+
+def finite(value: Any) -> Any:
+    """A clip that is not there is infinite, which JSON cannot say: null."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def tell(imported: Imported, args: argparse.Namespace, model: str, wrote: Path | None) -> None:
