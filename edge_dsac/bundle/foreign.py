@@ -7,14 +7,14 @@ Rule that must stay true: no weights come out while a part is missing, and those
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_dsac.bundle.actor import SQUASH, Actor, actor_from_bytes, make_actor_file
-from edge_dsac.bundle.foreign_answers import WHY, Missing, joined
+from edge_dsac.bundle.foreign_answers import WHY, Answers, Missing, joined
 from edge_dsac.bundle.foreign_file import ForeignError
 from edge_dsac.bundle.foreign_graph import ForeignNetwork, read_network
 from edge_dsac.bundle.foreign_match import OURS, Match, differences, match, raise_differences
@@ -30,7 +30,9 @@ LARGEST_ERROR = 1e-3  # of an action in [-1, 1]; both sides are float32, 1e-6 is
 
 HOW = {
     "observation_scales": "give observation_scales, one per term; a normaliser inside the ONNX file does not count",
-    "history_by": "give history_by = 'term' or 'time'",
+    "history_by": "give history_by = 'term' (all steps of a term together) or 'time' (whole observations one after another)",
+    "history_first": "give history_first = 'oldest' or 'newest'",
+    "command_unit": "give command_unit = 'duty' or 'torque_nm': what output times action_scale is",
     "action_scale": "give action_scale; or outputs = 'actions' if its outputs are the robot file's actions in [-1, 1]",
 }
 
@@ -106,7 +108,8 @@ def what_is_missing(parts: Parts, spec: RobotSpec) -> list[Missing]:
         absent.remove("history_by")  # one step of each: answered by history alone
     if "history" in absent:
         absent.insert(absent.index("history") + 1 + ("history_by" in absent), "history_first")
-    return [Missing(name, WHY[name], HOW.get(name, f"give {name}")) for name in absent]
+    meaning = {field.name: field.metadata["meaning"] for field in fields(Answers)}
+    return [Missing(name, WHY[name], HOW.get(name, f"give {name}: {meaning[name]}")) for name in absent]
 
 
 def make_file(network: ForeignNetwork, found: Match, spec: RobotSpec, assumed: list[str]) -> bytes:
