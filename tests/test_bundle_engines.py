@@ -8,6 +8,8 @@ import pytest
 
 from edge_dsac.bundle.actor import ActorError, gelu, load_actor, make_actor_file
 from edge_dsac.bundle.baselines import CascadedPd, PurePursuit, make_baseline
+from edge_dsac.bundle.codegen import make_c
+from edge_dsac.bundle.integer import make_integer
 from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.records import Observation
 from edge_dsac.spec.layout import ObservationLayout
@@ -22,19 +24,20 @@ def make_layers(spec, widths=(16, 16), outputs=None, seed=3):
     return [(generator.normal(size=(b, a)) / np.sqrt(a), generator.normal(size=b) * 0.1) for a, b in zip(sizes, sizes[1:], strict=False)]
 
 
-def write(tmp_path, spec, layers, activation="gelu"):
+def write(tmp_path, spec, layers, activation="gelu", squash="tanh"):
     path = tmp_path / "policy.npz"
-    path.write_bytes(make_actor_file(layers, activation, spec))
+    path.write_bytes(make_actor_file(layers, activation, spec, squash))
     return path
 
 
-def mlp(tmp_path, spec):
-    return NumpyMlp(load_actor(write(tmp_path, spec, make_layers(spec)), spec))
+def mlp(tmp_path, spec, activation="gelu", squash="tanh"):
+    return NumpyMlp(load_actor(write(tmp_path, spec, make_layers(spec), activation, squash), spec))
 
 
 ENGINES = {
     "numpy on balance_bot": (BOT, lambda tmp: mlp(tmp, BOT)),
     "numpy on rover": (ROVER, lambda tmp: mlp(tmp, ROVER)),
+    "numpy with elu and a clip": (BOT, lambda tmp: mlp(tmp, BOT, "elu", "clip")),
     "cascaded PD": (BOT, lambda tmp: CascadedPd(BOT)),
     "pure pursuit": (ROVER, lambda tmp: PurePursuit(ROVER)),
 }
@@ -92,6 +95,28 @@ def test_the_network_is_what_the_weights_say(tmp_path):
         z = weight @ x + bias
         x = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in z])
     assert engine.act(obs) == pytest.approx(np.tanh(layers[-1][0] @ x + layers[-1][1]), abs=2e-6)
+
+
+def test_elu_and_clip_are_what_they_say(tmp_path):
+    weight, bias = np.zeros((2, ObservationLayout(BOT).size)), np.array([-1.0, 0.5])
+    layers = [(weight, bias), (np.array([[1.0, 1.0], [0.0, 4.0]]), np.zeros(2))]
+    path = write(tmp_path, BOT, layers, "elu", "clip")
+    obs = observations(BOT, 1)[0]
+    # elu(-1) = 1/e - 1, elu(0.5) = 0.5; their sum is 1/e - 0.5; 4 times 0.5 is 2, clipped
+    assert NumpyMlp(load_actor(path, BOT)).act(obs) == pytest.approx([math.exp(-1) - 0.5, 1.0], abs=1e-6)
+    assert load_actor(path, BOT).act(obs.vector) == pytest.approx([math.exp(-1) - 0.5, 1.0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("activation", "squash", "said"), [("elu", "tanh", "the actor has elu"), ("gelu", "clip", "the actor in clip")])
+def test_forms_that_do_not_know_an_actor_refuse_it(tmp_path, activation, squash, said):
+    plain = load_actor(write(tmp_path, BOT, make_layers(BOT)), BOT)
+    some = np.stack([obs.vector for obs in observations(BOT)])
+    integer = make_integer(plain, some, ObservationLayout(BOT).clip)
+    other = load_actor(write(tmp_path, BOT, make_layers(BOT), activation, squash), BOT)
+    with pytest.raises(ActorError, match=f"whole numbers: .*{said}"):
+        make_integer(other, some, ObservationLayout(BOT).clip)
+    with pytest.raises(ActorError, match=f"the C file: .*{said}"):
+        make_c(other, integer)
 
 
 def test_the_log_deviations_of_a_stochastic_actor_do_not_drive_motors(tmp_path):

@@ -54,6 +54,8 @@ FOREIGN = {
     "tyro": ("edge_dsac.cli.train",),  # the desktop's; a robot's verbs use argparse
     "sbx": ("tools",),
     "jax": ("tools",),
+    "yaml": ("edge_dsac.bundle.safe_yaml",),
+    "google": ("edge_dsac.bundle.foreign_file",),  # protobuf, which onnx brings
     "onnx": ("edge_dsac.bundle", "tools"),
     "onnxruntime": ("edge_dsac.bundle", "tools"),
     "tensorrt": ("edge_dsac.bundle", "tools"),

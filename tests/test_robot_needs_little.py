@@ -15,6 +15,7 @@ NOT_ON_A_ROBOT = (
     "torch",
     "onnx",
     "onnxruntime",
+    "yaml",
     "mujoco",
     "gymnasium",
     "matplotlib",

@@ -41,7 +41,16 @@ def relu(x: Float) -> Float:
     return np.asarray(np.maximum(x, 0.0))
 
 
-NONLINEARITY: dict[str, Callable[[Float], Float]] = {"gelu": gelu, "relu": relu, "tanh": np.tanh}
+def elu(x: Float) -> Float:
+    return np.asarray(np.where(x > 0.0, x, np.expm1(np.minimum(x, 0.0))))
+
+
+def clip(x: Float) -> Float:
+    return np.asarray(np.clip(x, -1.0, 1.0))
+
+
+NONLINEARITY: dict[str, Callable[[Float], Float]] = {"gelu": gelu, "relu": relu, "tanh": np.tanh, "elu": elu}
+SQUASH: dict[str, Callable[[Float], Float]] = {"tanh": np.tanh, "clip": clip}  # clip: policies of other trainers end in a plain layer
 
 
 class ActorError(ValueError):
@@ -52,14 +61,16 @@ class ActorError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """action = tanh(layers(obs * obs_scale)). `layers[i] = (weight[out, in], bias[out])`; a stochastic actor's log-deviations are cut off:
-    they do not drive motors."""
+    """action = squash(layers(obs * obs_scale)). `layers[i] = (weight[out, in], bias[out])`; a stochastic actor's log-deviations are
+    cut off: they do not drive motors."""
 
     layers: tuple[tuple[Float, Float], ...]
     activation: str
     obs_scale: Float
     policy_fingerprint: str
     identity: int  # first 8 bytes of the file's SHA-256
+    squash: str = "tanh"
+    assumed: tuple[str, ...] = ()  # what an import took for granted; for the bundle's manifest
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -68,7 +79,7 @@ class Actor:
 
     def act(self, obs: Float) -> Float:
         """`obs[..., n]` in SI -> `[..., actions]` in [-1, 1], in float64: what every engine is measured against."""
-        return np.asarray(np.tanh(self.before_tanh(obs)[-1]))
+        return np.asarray(SQUASH[self.squash](self.before_tanh(obs)[-1]))
 
     def before_tanh(self, obs: Float) -> list[Float]:
         """What each layer adds up to, before its nonlinearity."""
@@ -80,12 +91,26 @@ class Actor:
         return sums
 
 
-def make_actor_file(layers: list[tuple[Float, Float]], activation: str, spec: RobotSpec) -> bytes:
+def require_form(actor: Actor, activations: tuple[str, ...], squashes: tuple[str, ...], form: str) -> None:
+    """For whoever writes an actor in another form: what that form cannot say is an error, not another policy."""
+    if actor.activation not in activations:
+        raise ActorError(f"{form}: knows {', '.join(activations)}, the actor has {actor.activation}; run it with the numpy engine")
+    if actor.squash not in squashes:
+        raise ActorError(f"{form}: ends in {', '.join(squashes)}, the actor in {actor.squash}; run it with the numpy engine")
+
+
+def make_actor_file(
+    layers: list[tuple[Float, Float]], activation: str, spec: RobotSpec, squash: str = "tanh", assumed: tuple[str, ...] = ()
+) -> bytes:
     arrays = {f"w{i}": np.asarray(w, np.float32) for i, (w, _) in enumerate(layers)}
     arrays |= {f"b{i}": np.asarray(b, np.float32) for i, (_, b) in enumerate(layers)}
     arrays["obs_scale"] = ObservationLayout(spec).scale
     arrays["activation"] = np.array(activation)
     arrays["policy_fingerprint"] = np.array(spec.policy_fingerprint)
+    if squash != "tanh":
+        arrays["squash"] = np.array(squash)
+    if assumed:
+        arrays["assumed"] = np.array(assumed)
     out = io.BytesIO()
     np.savez(out, **arrays)  # type: ignore[arg-type]
     return out.getvalue()
@@ -94,14 +119,19 @@ def make_actor_file(layers: list[tuple[Float, Float]], activation: str, spec: Ro
 def load_actor(path: str | Path, spec: RobotSpec) -> Actor:
     try:
         data = Path(path).read_bytes()
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
     except OSError as error:
         raise ActorError(f"{path}: cannot be read: {error}") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ActorError(f"{path}: not a weights file: {error}") from None
+    return actor_from_bytes(data, str(path), spec)
+
+
+def actor_from_bytes(data: bytes, source: str, spec: RobotSpec) -> Actor:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise ActorError(f"{source}: not a weights file: {error}") from None
     identity = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
-    return check_actor(arrays, str(path), identity, spec)
+    return check_actor(arrays, source, identity, spec)
 
 
 def check_actor(arrays: dict[str, np.ndarray], source: str, identity: int, spec: RobotSpec) -> Actor:
@@ -114,6 +144,9 @@ def check_actor(arrays: dict[str, np.ndarray], source: str, identity: int, spec:
     activation = str(arrays["activation"])
     if activation not in NONLINEARITY:
         raise ActorError(f"{source}: activation {activation!r} is unknown; expected one of {', '.join(NONLINEARITY)}")
+    squash = str(arrays.get("squash", "tanh"))
+    if squash not in SQUASH:
+        raise ActorError(f"{source}: the end {squash!r} is unknown; expected one of {', '.join(SQUASH)}")
     layout = ObservationLayout(spec)
     layers: list[tuple[Float, Float]] = []
     width = layout.size
@@ -135,4 +168,5 @@ def check_actor(arrays: dict[str, np.ndarray], source: str, identity: int, spec:
         raise ActorError(f"{source}: obs_scale expected [{layout.size}] finite numbers, got {scale.shape} of {scale.dtype}")
     actions = len(spec.actions)
     layers[-1] = (layers[-1][0][:actions], layers[-1][1][:actions])
-    return Actor(tuple(layers), activation, scale.astype(np.float32), made_for, identity)
+    assumed = tuple(str(line) for line in arrays.get("assumed", ()))
+    return Actor(tuple(layers), activation, scale.astype(np.float32), made_for, identity, squash, assumed)

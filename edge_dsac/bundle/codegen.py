@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_dsac.bundle.actor import ERF, REACH, Actor
+from edge_dsac.bundle.actor import ERF, REACH, Actor, require_form
 from edge_dsac.bundle.integer import BUMP, LEAST_RANGE_BITS, TANH_TABLE, IntegerActor, IntegerLayer
 
 Numbers = NDArray[Any]
@@ -37,6 +37,7 @@ HEAD = """// Generated from actor {identity:016x}: {sizes}, {activation}. Do not
 
 def make_c(actor: Actor, integer: IntegerActor) -> str:
     """The whole file."""
+    require_form(actor, ("gelu", "relu", "tanh"), ("tanh",), "the C file")
     sizes = actor.sizes
     parts = [
         HEAD.format(identity=actor.identity, sizes="-".join(map(str, sizes)), activation=actor.activation, obs=sizes[0], actions=sizes[-1]),

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_dsac.bundle.actor import NONLINEARITY, Actor
+from edge_dsac.bundle.actor import NONLINEARITY, Actor, require_form
 from edge_dsac.records import Float
 
 Int = NDArray[np.signedinteger[Any]]
@@ -128,6 +128,7 @@ def unit_of(range_bits: int, activation: str) -> float:
 
 def make_integer(actor: Actor, obs: Float, clip: Float) -> IntegerActor:
     """`obs[samples, n]` in SI: what the ranges inside are taken from. `clip[n]`: what an observation never exceeds."""
+    require_form(actor, ("gelu", "relu", "tanh"), ("tanh",), "whole numbers")
     sums = actor.before_tanh(obs)
     input_units: Float = np.asarray(clip, np.float64) / OBS_LIMIT  # what one step of each input is worth
     zero: Int = np.zeros(len(input_units), np.int64)

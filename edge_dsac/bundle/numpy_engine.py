@@ -11,7 +11,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_dsac.bundle.actor import ERF, NONLINEARITY, REACH, Actor
+from edge_dsac.bundle.actor import ERF, NONLINEARITY, REACH, SQUASH, Actor
 from edge_dsac.records import Float, Observation
 
 ERF32 = ERF.astype(np.float32)
@@ -58,7 +58,7 @@ class PlainLayer:
         return self.nonlinearity(np.dot(self.weight, x) + self.bias)
 
 
-def make_layers(layers: list[tuple[Float, Float]], activation: str) -> list[Layer]:
+def make_layers(layers: list[tuple[Float, Float]], activation: str, squash: str = "tanh") -> list[Layer]:
     """Every scale is folded into the weights before the first tick."""
     made: list[Layer] = []
     gain = 1.0  # of what comes in, over what the weights expect
@@ -69,16 +69,16 @@ def make_layers(layers: list[tuple[Float, Float]], activation: str) -> list[Laye
         else:
             made.append(PlainLayer(weight, bias, NONLINEARITY[activation]))
     weight, bias = layers[-1]
-    return [*made, PlainLayer(weight * gain, bias, np.tanh)]
+    return [*made, PlainLayer(weight * gain, bias, SQUASH[squash])]
 
 
 class NumpyMlp:
-    """Deployed action = tanh(mean). The observation scale is folded into the first layer."""
+    """Deployed action = squash(mean). The observation scale is folded into the first layer."""
 
     def __init__(self, actor: Actor) -> None:
         self.bundle_id = actor.identity
         (first, first_bias), *rest = actor.layers
-        self.layers = make_layers([(first * actor.obs_scale, first_bias), *rest], actor.activation)
+        self.layers = make_layers([(first * actor.obs_scale, first_bias), *rest], actor.activation, actor.squash)
 
     def act(self, obs: Observation) -> Float:
         x = obs.vector

@@ -20,6 +20,7 @@ GROUPS = {
     "diff": ("edge_dsac.cli.bundle", "what changes on the robot from one policy file to another"),
     "verify": ("edge_dsac.cli.bundle", "check a policy file: signature, hashes, robot, golden vectors"),
     "keys": ("edge_dsac.cli.keys", "keys that sign policies, and keys that are trusted"),
+    "import": ("edge_dsac.cli.importing", "take over an ONNX policy that another trainer exported"),
     "log": ("edge_dsac.cli.log", "look into a flight log, or export it"),
     "watch": ("edge_dsac.cli.log", "follow a running loop from its ring"),
     "demo": ("edge_dsac.cli.demo", "virtual board, loop, one unplugged cable, and the pictures of it"),
@@ -27,7 +28,7 @@ GROUPS = {
 # Where a package comes from that not every installation has.
 EXTRAS = {
     "mujoco": "sim", "gymnasium": "sim", "ziglang": "sim", "matplotlib": "sim", "PIL": "sim", "torch": "train", "tyro": "train", "onnx": "compile",
-    "onnxruntime": "compile", "mcap": "log",
+    "onnxruntime": "compile", "yaml": "compile", "mcap": "log",
 }  # fmt: skip
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = "exit codes: 0 done; 1 failed, the last line says why; 2 wrong arguments; 3 refused for safety; 130 interrupted"
