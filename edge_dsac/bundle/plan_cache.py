@@ -23,7 +23,6 @@ from edge_dsac.bundle.tensorrt import BuiltPlan, PlanConfig, build, flavour_of
 FORMAT = "edge-dsac plan 1"
 LIMIT_BYTES = 256 << 20  # some hundred plans of a 256-wide actor; a board's disk is small
 OTHERS_MAY_WRITE = 0o022
-HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class PlanCache:
             with path.open("rb") as file:
                 if owned_by_others(os.fstat(file.fileno())):
                     return NoPlan(f"{path} could be written by others, and a plan is machine code")
-                data = file.read(self.limit_bytes + HEADER_BYTES)
+                data = file.read()
         except FileNotFoundError:
             return NoPlan("none was built yet for this policy, board and TensorRT")
         except OSError as error:

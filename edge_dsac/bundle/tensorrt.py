@@ -18,6 +18,7 @@ from typing import Any
 BYTES_OF = {"FLOAT": 4, "HALF": 2, "BF16": 2, "INT8": 1, "UINT8": 1, "FP8": 1, "BOOL": 1, "INT32": 4, "INT64": 8}
 STRONGLY_TYPED_SINCE = (10, 12)  # before, types in the graph are hints and builder flags decide: JetPack 6 has 10.3
 PADDING = 256  # bytes a tensor may cost beyond its own (seen: up to 200). In an actor of some hundred weights it hides the saving
+LEAST_SHARE = 0.5  # of the weights; the first layer stays in float on purpose, and is the smaller part of any actor worth quantising
 UNPROVEN_SHARE = 0.25  # of the saving that may be missing; one hidden layer of three left in float32 misses a third
 WEIGHTS_MEMORY = re.compile(r"Total Weights Memory: (\d+) bytes")
 
@@ -164,18 +165,23 @@ def look_at(network: Any) -> tuple[LayerInfo, ...]:
 
 
 def check_asked(trt: Any, layers: tuple[LayerInfo, ...], precision: Precision) -> None:
-    """The graph itself must be of the precision asked for."""
+    """The graph itself must be of the precision asked for, in most of its weights and not somewhere."""
+    strong = is_strongly_typed(trt)
     found = sorted({layer.type for layer in layers if layer.kind == "QUANTIZE"})
     wanted = [QUANTISED[precision]] if precision in QUANTISED else []
     if wanted and not found:
         raise PlanError(f"asked for {precision.value}, but there is no QuantizeLinear in it: quantise the ONNX file first")
     if found != wanted:
         raise PlanError(f"asked for {precision.value}, but QuantizeLinear makes {', '.join(found)} in this ONNX file")
-    strong = is_strongly_typed(trt)
     if precision is Precision.FP8 and not strong:
         raise PlanError(f"fp8 needs TensorRT {STRONGLY_TYPED_SINCE[0]}.{STRONGLY_TYPED_SINCE[1]} or newer, this is {named(trt)}; ask for int8")
-    if precision is Precision.FP16 and strong and not any(layer.kind == "MATRIX_MULTIPLY" and layer.type == "HALF" for layer in layers):
-        raise PlanError(f"asked for fp16, but no product in it is float16, and {named(trt)} takes types from the graph: export it in float16")
+    if precision is Precision.FP32 or (precision is Precision.FP16 and not strong):
+        return
+    type_wanted = QUANTISED.get(precision, "HALF")
+    weights = sum(layer.elements for layer in layers)
+    share = sum(layer.elements for layer in layers if layer.type == type_wanted) / max(weights, 1)
+    if share < LEAST_SHARE:
+        raise PlanError(f"asked for {precision.value}, but {share:.0%} of the weights in this ONNX file are; export it in {precision.value}")
 
 
 def make_settings(trt: Any, builder: Any, config: PlanConfig) -> Any:

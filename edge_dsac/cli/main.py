@@ -18,6 +18,7 @@ GROUPS = {
     "train": ("edge_dsac.cli.train", "learn a policy in simulation: DSAC-T for a robot or any Gymnasium id"),
     "log": ("edge_dsac.cli.log", "look into a flight log, or export it"),
     "watch": ("edge_dsac.cli.log", "follow a running loop from its ring"),
+    "engines": ("edge_dsac.cli.engines", "which engines can run a policy on this machine, and why not the others"),
     "demo": ("edge_dsac.cli.demo", "virtual board, loop, one unplugged cable, and the pictures of it"),
 }
 # Where a package comes from that not every installation has.
