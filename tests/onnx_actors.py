@@ -61,9 +61,7 @@ class Graph:
         return self.add("DequantizeLinear", [q, f"{name}_xs", f"{name}_xz"], f"{name}_xd")
 
 
-def make_onnx(
-    kind="fp32", layers=None, *, quantised_from=1, x_zero=0, weight_zero=0, int32_bias=False, before_tanh=None, batch=1
-):
+def make_onnx(kind="fp32", layers=None, *, quantised_from=1, x_zero=0, weight_zero=0, int32_bias=False, before_tanh=None, batch=1):
     layers, graph = layers or make_layers(), Graph()
     observations, actions = layers[0][0].shape[1], layers[-1][0].shape[0]
     real = np.float16 if kind == "fp16" else np.float32

@@ -83,7 +83,21 @@ def test_the_board_says_its_name_and_a_pc_its_processor(tmp_path):
 def compile_driver(folder, *flags):
     pytest.importorskip("ziglang", reason="ziglang is not installed: pip install 'edge_dsac[sim]'")
     out = folder / "libfake_cuda.so"
-    words = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", *flags, "-o", str(out), str(HERE / "fake_cuda.c")]
+    words = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-Wall",
+        "-Werror",
+        *flags,
+        "-o",
+        str(out),
+        str(HERE / "fake_cuda.c"),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out

@@ -16,7 +16,9 @@ INT8_MEMORY = 17 * 256 * 4 + 256 * 256
 # ---- every version's surface
 
 
-@pytest.mark.parametrize(("version", "strong"), [("10.3.0", False), ("10.11.9", False), ("10.12.0", True), ("10.16.1.11", True), ("11.0.0", True)])
+@pytest.mark.parametrize(
+    ("version", "strong"), [("10.3.0", False), ("10.11.9", False), ("10.12.0", True), ("10.16.1.11", True), ("11.0.0", True)]
+)
 def test_types_are_the_graphs_from_10_12_on(version, strong):
     trt = FakeTrt(version)
     assert is_strongly_typed(trt) is strong

@@ -122,8 +122,7 @@ def test_whichever_call_fails_while_it_is_made_nothing_stays_behind(number):
     cuda = FakeCuda(fail_at=number)
     try:
         engine, _, _ = make(cuda)
-    except CudaError as error:
-        assert "CUDA_ERROR_MADE_UP" in str(error)
+    except CudaError:
         gc.collect()
     else:
         assert engine.no_graph_because  # the failures that only cost the graph

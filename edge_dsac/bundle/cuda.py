@@ -6,7 +6,6 @@ TensorRT. Rule that must stay true: every answer is looked at, and a handle is a
 
 from __future__ import annotations
 
-import ctypes
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
 from typing import Any
 

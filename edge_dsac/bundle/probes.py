@@ -91,5 +91,3 @@ def installed_version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "unknown" if find_spec(package) is not None else ""
-
-

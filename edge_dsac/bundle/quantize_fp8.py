@@ -18,6 +18,7 @@ from edge_dsac.bundle.actor import NONLINEARITY, Actor
 from edge_dsac.records import Float
 
 FP8_MAX = 448.0
+TINIEST = 1e-30  # a layer of zeros has a scale too
 
 
 class Fp8Error(ValueError):
@@ -70,7 +71,7 @@ def there_and_back(x: str, name: str, scale: float, nodes: list[Any], made: list
 def stored(weight: Any, nodes: list[Any], made: list[Any]) -> str:
     """The weight in FP8, and the node that reads it."""
     values = numpy_helper.to_array(weight).astype(np.float32)
-    scale = max(float(np.abs(values).max()), np.finfo(np.float32).tiny) / FP8_MAX
+    scale = max(float(np.abs(values).max()), TINIEST) / FP8_MAX
     name = f"{weight.name}_fp8"
     within = np.clip(values / np.float32(scale), -FP8_MAX, FP8_MAX)  # rounding of the division may pass the limit by a hair
     made.append(helper.make_tensor(f"{name}_q", TensorProto.FLOAT8E4M3FN, values.shape, within.ravel()))

@@ -137,7 +137,9 @@ def parse(trt: Any, builder: Any, log: Any, onnx_bytes: bytes) -> Any:
         reasons = [reason_of(parser.get_error(i)) for i in range(parser.num_errors)]
         raise PlanError(f"{named(trt)} refuses the ONNX file: {'; '.join(reasons) or log.complaints()}; export it again")
     if not network.num_inputs or not network.num_outputs:  # what an empty file parses to
-        raise PlanError(f"the ONNX file: expected an observation and an action, got {network.num_inputs} inputs, {network.num_outputs} outputs")
+        raise PlanError(
+            f"the ONNX file: expected an observation and an action, got {network.num_inputs} inputs, {network.num_outputs} outputs"
+        )
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
         if min(tensor.shape, default=1) < 1:
@@ -174,14 +176,18 @@ def check_asked(trt: Any, layers: tuple[LayerInfo, ...], precision: Precision) -
     if found != wanted:
         raise PlanError(f"asked for {precision.value}, but QuantizeLinear makes {', '.join(found)} in this ONNX file")
     if precision is Precision.FP8 and not strong:
-        raise PlanError(f"fp8 needs TensorRT {STRONGLY_TYPED_SINCE[0]}.{STRONGLY_TYPED_SINCE[1]} or newer, this is {named(trt)}; ask for int8")
+        raise PlanError(
+            f"fp8 needs TensorRT {STRONGLY_TYPED_SINCE[0]}.{STRONGLY_TYPED_SINCE[1]} or newer, this is {named(trt)}; ask for int8"
+        )
     if precision is Precision.FP32 or (precision is Precision.FP16 and not strong):
         return
     type_wanted = QUANTISED.get(precision, "HALF")
     weights = sum(layer.elements for layer in layers)
     share = sum(layer.elements for layer in layers if layer.type == type_wanted) / max(weights, 1)
     if share < LEAST_SHARE:
-        raise PlanError(f"asked for {precision.value}, but {share:.0%} of the weights in this ONNX file are; export it in {precision.value}")
+        raise PlanError(
+            f"asked for {precision.value}, but {share:.0%} of the weights in this ONNX file are; export it in {precision.value}"
+        )
 
 
 def make_settings(trt: Any, builder: Any, config: PlanConfig) -> Any:
@@ -198,7 +204,9 @@ def make_settings(trt: Any, builder: Any, config: PlanConfig) -> Any:
         settings.num_compute_capabilities = len(config.compute_capabilities)
         for i, sm in enumerate(config.compute_capabilities):
             if f"SM{sm}" not in known or not settings.set_compute_capability(known[f"SM{sm}"], i):
-                raise PlanError(f"{named(trt)} does not build for SM {sm}; it knows {', '.join(name for name in known if name[:2] == 'SM')}")
+                raise PlanError(
+                    f"{named(trt)} does not build for SM {sm}; it knows {', '.join(name for name in known if name[:2] == 'SM')}"
+                )
     return settings
 
 

@@ -66,7 +66,9 @@ class OpenPlan:
 
     def __init__(self, plan: bytes, trt: Any, cuda: Cuda) -> None:
         self.cuda, self.trt = cuda, trt
-        self.runtime = self.engine = self.context = None
+        self.runtime: Any = None
+        self.engine: Any = None
+        self.context: Any = None
         self.graph: int | None = None
         self.no_graph_because = ""
         self.held = ExitStack()  # let go in reverse: graph, network, buffers, stream
@@ -132,7 +134,7 @@ class OpenPlan:
     def step(self) -> None:
         cuda, source, result = self.cuda, self.input, self.output
         cuda.copy_in(source.device, source.host, source.size, self.stream)
-        if not self.context.execute_async_v3(self.stream):  # type: ignore[attr-defined]  # open() has made it
+        if not self.context.execute_async_v3(self.stream):
             raise EngineError(f"the plan did not run: {self.log.complaints()}")
         cuda.copy_out(result.host, result.device, result.size, self.stream)
 

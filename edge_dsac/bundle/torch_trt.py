@@ -83,9 +83,8 @@ class TorchTrtEngine:
     def refitted(self, actor: Actor) -> TorchTrtEngine:
         """The same network with fine-tuned weights: seconds less than a compile."""
         if actor.sizes != self.actor.sizes or actor.activation != self.actor.activation:
-            raise TorchTrtError(
-                f"refit: the engine is {self.actor.sizes} {self.actor.activation}, the new actor {actor.sizes} {actor.activation}; compile it"
-            )
+            old, new = (f"{it.sizes} {it.activation}" for it in (self.actor, actor))
+            raise TorchTrtError(f"refit: the engine is {old}, the new actor {new}; compile it")
         program = make_program(actor, self.where)
         module = self.torch_tensorrt.dynamo.refit_module_weights(self.module, program)  # a copy; the old module stays as it is
         return TorchTrtEngine(actor, module, self.torch_tensorrt, self.where)
