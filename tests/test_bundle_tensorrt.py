@@ -77,6 +77,11 @@ def test_a_build_that_fails_says_what_the_builder_said():
         build(FakeTrt(says_no="no kernel fits"), b"onnx", PlanConfig())
 
 
+def test_a_library_that_gives_no_builder_is_an_error_with_its_words():
+    with pytest.raises(PlanError, match="no builder: ERROR: CUDA initialization failure .*; it needs a working driver"):
+        build(FakeTrt(starts=False), b"onnx", PlanConfig())
+
+
 def test_the_log_keeps_what_matters():
     built = build(FakeTrt(), b"onnx", PlanConfig())
     assert built.log == ("INFO: Total Weights Memory: 17408 bytes",)

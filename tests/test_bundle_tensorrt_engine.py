@@ -166,6 +166,7 @@ def tensor(mode, kind="FLOAT", shape=(1, 3)):
 
 BAD = {
     "unreadable": ({"readable": False}, "cannot read the plan: ERROR: the serialisation magic is wrong"),
+    "no runtime": ({"starts": False}, "does not start"),
     "no context": ({"context": False}, "cannot run the plan"),
     "address refused": ({"refuses_address": True}, "refuses the buffer of obs"),
     "half observations": ({"tensors": {"obs": tensor("INPUT", "HALF"), "action": tensor("OUTPUT")}}, "obs is HALF"),

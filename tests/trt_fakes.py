@@ -27,8 +27,9 @@ HALF_LAYERS = (("w0", "CONSTANT", "HALF", (256, 17)), ("product", "MATRIX_MULTIP
 class FakeTrt:
     """Of a version's surface: from 11 on there are no precision flags, and RTX alone has compute capabilities."""
 
-    def __init__(self, version="10.16.1", name="tensorrt", layers=FLOAT_LAYERS, weights_memory=17408, says_no=""):
+    def __init__(self, version="10.16.1", name="tensorrt", layers=FLOAT_LAYERS, weights_memory=17408, says_no="", starts=True):
         self.__name__, self.__version__ = name, version
+        self.starts = starts
         self.layers, self.weights_memory, self.says_no = layers, weights_memory, says_no
         self.ILogger = ILogger
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
@@ -39,6 +40,9 @@ class FakeTrt:
         self.network_flags, self.flags, self.timing_caches, self.builds = [], [], [], 0
 
     def Builder(self, log):
+        if not self.starts:
+            log.log(named("ERROR"), "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         return FakeBuilder(self, log)
 
     def OnnxParser(self, network, log):
@@ -208,14 +212,18 @@ class FakeRuntime:
 
     TENSORS = {"obs": ("INPUT", "FLOAT", (1, 3)), "action": ("OUTPUT", "FLOAT", (1, 2))}
 
-    def __init__(self, cuda, tensors=None, readable=True, context=True, fails_in_capture=False, refuses_address=False, capturable=None):
+    def __init__(
+        self, cuda, tensors=None, readable=True, context=True, fails_in_capture=False, refuses_address=False, capturable=None, starts=True
+    ):
         self.__name__, self.__version__ = "tensorrt", "10.16.1"
         self.ILogger, self.cuda, self.tensors = ILogger, cuda, tensors or self.TENSORS
         self.readable, self.has_context, self.fails_in_capture, self.capturable = readable, context, fails_in_capture, capturable
-        self.refuses_address = refuses_address
+        self.refuses_address, self.starts = refuses_address, starts
         self.living = []
 
     def Runtime(self, log):
+        if not self.starts:
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         return SimpleNamespace(deserialize_cuda_engine=lambda plan: self.engine(log, plan))
 
     def engine(self, log, plan):

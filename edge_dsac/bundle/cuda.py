@@ -7,6 +7,7 @@ TensorRT. Rule that must stay true: every answer is looked at, and a handle is a
 from __future__ import annotations
 
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
+from functools import cache
 from typing import Any
 
 from edge_dsac.bundle.device import open_libcuda
@@ -121,6 +122,7 @@ class CudaDriver:
         return out.value or 0
 
 
+@cache
 def open_cuda() -> CudaDriver:
-    """Only after `find_device` has found one."""
-    return CudaDriver(open_libcuda())
+    """The process's one. Only after `find_device` has found a device."""
+    return CudaDriver()

@@ -98,6 +98,9 @@ class PlanCache:
             raise
         self.drop_oldest(keep=self.path(key))
 
+    def drop(self, key: PlanKey) -> None:
+        self.path(key).unlink(missing_ok=True)
+
     def drop_oldest(self, keep: Path) -> None:
         plans = sorted((path for path in self.folder.glob("*.plan") if path != keep), key=lambda path: path.stat().st_mtime_ns)
         excess = sum(path.stat().st_size for path in [*plans, keep]) - self.limit_bytes

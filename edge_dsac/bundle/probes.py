@@ -16,7 +16,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from edge_dsac.bundle import tensorrt_engine, torch_trt
+from edge_dsac.bundle import tensorrt_engine, tensorrt_here, torch_trt
 from edge_dsac.bundle.device import Device, NoDevice, find_device
 
 NEVER_ON_JETSON = "never run on a Jetson by this project"
@@ -62,8 +62,7 @@ def onnxruntime(version: str, processor: str) -> EngineReport:
 
 
 def tensorrt(version: str, gpu: Device | NoDevice) -> EngineReport:
-    missing = "tensorrt is not installed: on a Jetson it comes with JetPack (python3-libnvinfer), elsewhere pip install tensorrt"
-    return on_gpu("tensorrt", version, gpu, missing, tensorrt_engine.NEVER_RUN)
+    return on_gpu("tensorrt", version, gpu, tensorrt_here.MISSING, tensorrt_engine.NEVER_RUN)
 
 
 def tensorrt_rtx(version: str, gpu: Device | NoDevice) -> EngineReport:

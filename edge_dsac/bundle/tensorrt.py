@@ -91,9 +91,10 @@ def is_strongly_typed(trt: Any) -> bool:
 
 def build(trt: Any, onnx_bytes: bytes, config: PlanConfig) -> BuiltPlan:
     log = make_log(trt)
-    builder = trt.Builder(log)
-    if builder is None:
-        raise PlanError(f"{named(trt)}: no builder: {log.complaints()}; it needs a working driver")
+    try:
+        builder = trt.Builder(log)
+    except TypeError:  # how the binding says that the library gave it nothing
+        raise PlanError(f"{named(trt)}: no builder: {log.complaints()}; it needs a working driver") from None
     network = parse(trt, builder, log, onnx_bytes)
     layers = look_at(network)
     check_asked(trt, layers, config.precision)
@@ -149,10 +150,11 @@ def parse(trt: Any, builder: Any, log: Any, onnx_bytes: bytes) -> Any:
 
 def reason_of(error: Any) -> str:
     """The parser's own words, with the node they are about."""
-    description, operator = str(error.desc()).splitlines(), str(error.node_operator())
+    description = str(error.desc()).splitlines()
+    operator = str(error.node_operator()) if hasattr(error, "node_operator") else ""  # not in every version
     text = " ".join(description[:2])
     if "UNSUPPORTED" in str(error.code()):
-        return f"the operator {operator} is not supported"
+        return f"the operator {operator or text} is not supported"
     return f"{operator or 'the file'}: {text}"
 
 

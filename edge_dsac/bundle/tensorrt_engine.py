@@ -29,6 +29,10 @@ class EngineError(ValueError):
     """A plan that cannot be run here."""
 
 
+class UnreadablePlan(EngineError):
+    """Of another version or another GPU: it has to be built again."""
+
+
 class Cuda(Protocol):
     """What of the driver is needed; cuda.py has the real one. A handle is a number, sizes are bytes."""
 
@@ -57,7 +61,7 @@ class Port:
         held.callback(cuda.free_device_buffer, self.device)
         self.host = cuda.make_pinned_buffer(self.size)
         held.callback(cuda.free_pinned_buffer, self.host)
-        self.array = np.ctypeslib.as_array((ctypes.c_float * entries).from_address(self.host))
+        self.array: Float = np.ctypeslib.as_array((ctypes.c_float * entries).from_address(self.host))
         self.array[:] = 0.0
 
 
@@ -87,10 +91,13 @@ class OpenPlan:
 
     def open(self, plan: bytes) -> None:
         self.log = make_log(self.trt)
-        self.runtime = self.trt.Runtime(self.log)
+        try:
+            self.runtime = self.trt.Runtime(self.log)
+        except TypeError:  # how the binding says that the library gave it nothing
+            raise EngineError(f"{named(self.trt)} does not start: {self.log.complaints()}") from None
         engine = self.engine = self.runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise EngineError(f"{named(self.trt)} cannot read the plan: {self.log.complaints()}; delete it, so that it is built again")
+            raise UnreadablePlan(f"{named(self.trt)} cannot read the plan: {self.log.complaints()}")
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name).name == "INPUT"]
         outputs = [name for name in names if name not in inputs]
