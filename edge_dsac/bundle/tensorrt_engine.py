@@ -61,7 +61,7 @@ class Port:
         held.callback(cuda.free_device_buffer, self.device)
         self.host = cuda.make_pinned_buffer(self.size)
         held.callback(cuda.free_pinned_buffer, self.host)
-        self.array: Float = np.ctypeslib.as_array((ctypes.c_float * entries).from_address(self.host))
+        self.array = np.ctypeslib.as_array((ctypes.c_float * entries).from_address(self.host))
         self.array[:] = 0.0
 
 
@@ -187,7 +187,8 @@ class TensorRtEngine:
             self.thread = threading.get_ident()
         self.plan.input.array[:] = obs.vector
         self.plan.run()
-        return self.plan.output.array.copy()
+        action: Float = self.plan.output.array.copy()
+        return action
 
     def close(self) -> None:
         """Gives back the GPU's memory; it must not act any more. The garbage collector does the same, at a time of its own choosing."""
