@@ -48,7 +48,8 @@ FOREIGN = {
     "gymnasium": ("sim", "tools"),
     "mujoco_warp": ("sim.warp",),
     "warp": ("sim.warp", "tools"),
-    "torch": ("edge_dsac.learn", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize", "tools"),
+    # torch_trt hands a torch module to torch_tensorrt: a desktop GPU's engine, whose functions import torch when they are called.
+    "torch": ("edge_dsac.learn", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize", "edge_dsac.bundle.torch_trt", "tools"),
     "stable_baselines3": ("tools",),  # peers in benchmarks
     "sb3_contrib": ("tools",),
     "tyro": ("edge_dsac.cli.train",),  # the desktop's; a robot's verbs use argparse

@@ -25,10 +25,14 @@ NOT_ON_A_ROBOT = (
     "hypothesis",
     "tyro",
     "tensorboard",
+    "tensorrt",
+    "tensorrt_rtx",
+    "torch_tensorrt",
 )
 # What only a desktop imports. All other modules of edge_dsac and firmware_bridge are the robot's.
 DESKTOP = (
-    "edge_dsac.learn", "edge_dsac.cli.train", "edge_dsac.watch.picture", "edge_dsac.watch.training", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize", "edge_dsac.bundle.tensorrt",
+    "edge_dsac.learn", "edge_dsac.cli.train", "edge_dsac.watch.picture", "edge_dsac.watch.training", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize",
+    "edge_dsac.bundle.quantize_fp8",
     "sim", "tools", "calibration",
 )  # fmt: skip
 
