@@ -6,12 +6,22 @@ imports nothing heavy; what an engine needs is imported by its own two functions
 
 from __future__ import annotations
 
+import os
+import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
+from edge_dsac.bundle import tensorrt_here
 from edge_dsac.bundle.golden import TOLERANCE, Engine, check_golden
+from edge_dsac.bundle.native_engine import NativeActor
 from edge_dsac.bundle.numpy_engine import NumpyMlp
+from edge_dsac.bundle.ort_engine import OrtEngine
 from edge_dsac.bundle.package import Bundle
+from edge_dsac.bundle.targets import best_target
+from edge_dsac.bundle.tensorrt import PlanConfig, Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +33,72 @@ class EngineKind:
     tolerance: float = TOLERANCE  # of an engine that is not exact; float16 needs more
 
 
-ENGINES: tuple[EngineKind, ...] = (EngineKind("numpy", False, lambda bundle: "", lambda bundle: NumpyMlp(bundle.actor)),)
+def no_native(bundle: Bundle, form: str) -> str:
+    if best_target(bundle.files) is None:
+        return f"the policy file holds no compiled actor for this machine ({platform.machine()})"
+    return not_chosen(bundle, form)
+
+
+def not_chosen(bundle: Bundle, form: str) -> str:
+    """A precision is run only where the gate let it pass; float32 always may."""
+    precision = bundle.manifest.precision
+    return "" if form in ("float32", precision.chosen) else f"the policy was compiled for {precision.chosen}: {precision.because}"
+
+
+def native(bundle: Bundle, form: str) -> Engine:
+    target = best_target(bundle.files)
+    assert target is not None  # no_native was asked
+    return NativeActor(bundle.files[target.file], form, bundle.actor.sizes, bundle.identity)
+
+
+def no_onnxruntime(bundle: Bundle) -> str:
+    if find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed: pip install 'edge_dsac[compile]'"
+    return no_file(bundle, "actor.onnx")
+
+
+def onnxruntime(bundle: Bundle) -> Engine:
+    return OrtEngine(bundle.files["actor.onnx"], bundle.spec, bundle.identity)
+
+
+def tensorrt_precision(bundle: Bundle) -> str:
+    """Its int8 is QDQ, another one than the native engine's, and passed the gate or not by itself."""
+    accepted = bundle.manifest.precision.measured.get("accepted", [])
+    return next((precision for name, precision in (("int8 onnx", "int8"), ("float16", "float16")) if name in accepted), "float32")
+
+
+def no_tensorrt(bundle: Bundle) -> str:
+    return tensorrt_here.why_not() or no_file(bundle, TENSORRT[tensorrt_precision(bundle)][0])
+
+
+def no_file(bundle: Bundle, name: str) -> str:
+    return "" if name in bundle.files else f"the policy file holds no {name}"
+
+
+def tensorrt(bundle: Bundle) -> Engine:
+    file, precision = TENSORRT[tensorrt_precision(bundle)]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge_dsac" / "plans"
+    return tensorrt_here.load_engine(bundle.files[file], bundle.identity, folder, PlanConfig(precision), say)
+
+
+def say(text: str) -> None:
+    """A plan takes up to minutes to build the first time."""
+    sys.stderr.write(f"tensorrt: {text}\n")
+
+
+TENSORRT = {
+    "int8": ("actor_int8.onnx", Precision.INT8),
+    "float16": ("actor_float16.onnx", Precision.FP16),
+    "float32": ("actor.onnx", Precision.FP32),
+}
+# The order is that of preference where nothing was measured: quick on every board first.
+ENGINES: tuple[EngineKind, ...] = (
+    EngineKind("native-int8", True, lambda bundle: no_native(bundle, "int8"), lambda bundle: native(bundle, "int8")),
+    EngineKind("native-float32", False, lambda bundle: no_native(bundle, "float32"), lambda bundle: native(bundle, "float32")),
+    EngineKind("onnxruntime", False, no_onnxruntime, onnxruntime),
+    EngineKind("numpy", False, lambda bundle: "", lambda bundle: NumpyMlp(bundle.actor)),
+    EngineKind("tensorrt", False, no_tensorrt, tensorrt, tolerance=0.2),  # its int8 is another one than ours; the gate bounds it
+)
 
 
 @dataclass(frozen=True, slots=True)
