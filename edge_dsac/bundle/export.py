@@ -126,24 +126,16 @@ def torch_actions(actor: Actor, obs: Float) -> Float:
     import torch
 
     with torch.no_grad():
-        return np.asarray(torch_module(actor)(torch.from_numpy(np.asarray(obs, np.float32))))
+        return np.asarray(torch_module(actor)(torch.from_numpy(np.asarray(obs, np.float32) * actor.obs_scale)))
 
 
 def torch_module(actor: Actor) -> Any:
-    """The deployed network as PyTorch has it, from the scaled observation's multiplication to tanh."""
+    """The deployed network as PyTorch has it: scaled observation in, action out."""
     import torch
     from torch import nn
 
-    class Scale(nn.Module):
-        def __init__(self, scale: Float) -> None:
-            super().__init__()
-            self.register_buffer("scale", torch.from_numpy(scale.astype(np.float32)))
-
-        def forward(self, obs: Any) -> Any:
-            return obs * self.scale
-
     nonlinearity = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}[actor.activation]
-    parts: list[Any] = [Scale(actor.obs_scale)]
+    parts: list[Any] = []
     for weight, bias in actor.layers:
         layer = nn.Linear(weight.shape[1], weight.shape[0])
         layer.load_state_dict({"weight": torch.from_numpy(weight.copy()), "bias": torch.from_numpy(bias.copy())})

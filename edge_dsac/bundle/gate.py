@@ -35,13 +35,13 @@ class ErrorLimits:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    # Healthy int8 actors were measured at .02, .10 and .20 of an action; what clipping or a first layer in int8 spoils lies at 1.8 and more.
+    # Healthy int8 actors were measured at .02, .10 and .20; what clipping or a first layer in int8 spoils lies at 1.8 and more.
     int8: ErrorLimits = ErrorLimits(0.02, 0.10, 0.20)
     # Five times the .0002 of a healthy float16 actor: more means an overflow or a subnormal weight, not rounding.
     float16: ErrorLimits = ErrorLimits(0.001, 0.005, 0.02)
-    # Of the action's change per tick in closed loop, over float32's. Healthy int8 gave +9 to +13 %; motors heat with it, returns do not see it.
+    # Of the action's change per tick in closed loop, over float32's. Healthy int8 gave +0 to +13 %; motors heat, returns do not see it.
     jitter: float = 1.15
-    # Return is blunt (4-bit weights showed no drop), so it is only a veto: refused when the whole interval lies below this share of float's.
+    # Return is blunt (4-bit weights showed no drop), so it is only a veto: the whole interval must not lie below this share of float's.
     return_drop: float = 0.01
     confidence: float = 0.95  # of that interval, and of the test of falls
     least_observations: int = 1000  # a 99th percentile of fewer is a maximum
@@ -187,7 +187,8 @@ def reasons_against(name: str, found: Measured, limits: Limits) -> list[str]:
     if errors.observations < limits.least_observations:
         reasons.append(f"measured on {errors.observations} observations, {limits.least_observations} are needed")
     for word, values, most in (
-        ("mean error", errors.mean, allowed.mean), ("99th percentile", errors.p99, allowed.p99), ("largest error", errors.most, allowed.most),
+        ("mean error", errors.mean, allowed.mean), ("99th percentile", errors.p99, allowed.p99),
+        ("largest error", errors.most, allowed.most),
     ):  # fmt: skip
         if not max(values) <= most:
             reasons.append(f"{word} {max(values):.3g} of an action (limit {most:g})")

@@ -40,7 +40,7 @@ class OrtEngine:
     def act(self, obs: Observation) -> Float:
         self.obs[0] = obs.vector
         self.run(self.binding)
-        return self.action[0].copy()  # the log still holds the last one when the next is computed
+        return np.array(self.action[0])  # a copy: the log still holds the last one when the next is computed
 
 
 def expect(session: object, spec: RobotSpec) -> None:

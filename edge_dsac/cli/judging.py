@@ -31,10 +31,10 @@ from sim.recording import Episodes, Policy, fly, record_observations
 
 @dataclass(frozen=True, slots=True)
 class JudgingOptions:
-    recorded_robots: int = 64  # each with its own masses, delays, biases
-    recorded_s: float = 10.0  # of each of them; 64000 rows at 100 Hz
-    episodes: int = 48  # flown by each precision
-    episode_s: float = 10.0
+    recorded_robots: int = 32  # each with its own masses, delays, biases
+    recorded_s: float = 8.0  # of each of them; 25600 rows at 100 Hz, of which 10000 are held out
+    episodes: int = 32  # flown by each precision
+    episode_s: float = 6.0  # two changes of the target
     randomization: str = "full"  # of both
     seed: int = 20_000  # far from the trainer's and the exam's
     limits: Limits = field(default_factory=Limits)
@@ -85,7 +85,8 @@ def judge_actor(
     wanted = actor.act(chosen.held_out)
     answers = {name: np.asarray(policy(chosen.held_out), np.float64) for name, policy in policies.items()}
     episodes = EpisodeOptions(randomization=options.randomization, seconds=options.episode_s)
-    flown = {name: fly(spec, policy, options.episodes, options.seed + 1, episodes) for name, policy in {"float32": actor.act, **policies}.items()}
+    pilots: dict[str, Policy] = {"float32": actor.act, **policies}
+    flown = {name: fly(spec, policy, options.episodes, options.seed + 1, episodes) for name, policy in pilots.items()}
     measured = {
         name: Measured(measure(wanted, answers[name], to_command), compared(flown["float32"], flown[name], options)) for name in policies
     }

@@ -54,8 +54,8 @@ def draw_compiled(picture: CompiledPicture, out: Path) -> None:
     import matplotlib.pyplot as plt
 
     actions = len(picture.spec.actions)
-    figure = plt.figure(figsize=(15, 3.4 * actions + 6.6), layout="constrained")
-    grid = figure.add_gridspec(actions + 2, 6, height_ratios=[*[1.0] * actions, 1.0, 0.8])
+    figure = plt.figure(figsize=(15, 3.3 * actions + 5.6), layout="constrained")
+    grid = figure.add_gridspec(actions + 2, 6, height_ratios=[*[1.0] * actions, 1.0, 0.5])
     for i in range(actions):
         distribution(figure.add_subplot(grid[i, 0:2]), picture, i)
         against_value(figure.add_subplot(grid[i, 2:4]), picture, i)
@@ -68,7 +68,8 @@ def draw_compiled(picture: CompiledPicture, out: Path) -> None:
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
     table(figure.add_subplot(grid[actions + 1, :]), picture)
-    figure.suptitle(f"{picture.spec.model}, actor {picture.actor}: {picture.verdict['chosen']} is chosen", fontsize=14, fontweight="bold")
+    title = f"{picture.spec.model}, actor {picture.actor}: {picture.verdict['chosen']} is chosen"
+    figure.suptitle(f"{title}\n{short(picture.verdict['because'], 170)}", fontsize=12)
     unfinished = out.with_name(f".{out.name}")
     figure.savefig(unfinished, dpi=100, format="png")
     plt.close(figure)
@@ -87,18 +88,20 @@ def distribution(axis: Any, picture: CompiledPicture, i: int) -> None:
         limit = picture.verdict["figures"]["limits"][name]["most"]
         axis.axvline(limit, color=COLOUR[name], ls="--", lw=1.2)
         where = axis.get_xaxis_transform()
-        axis.text(limit * 0.93, 0.97, f"{name} limit", color=COLOUR[name], fontsize=7, rotation=90, va="top", ha="right", transform=where)
+        axis.text(limit, 1.0, f"{name} at most", color=COLOUR[name], fontsize=7, va="bottom", ha="center", transform=where)
     axis.set_xscale("log")
     axis.set_xlim(LEAST_ERROR, 2.0)
     axis.set(title=f"{picture.spec.actions[i].name}: |error| of an action", xlabel="|difference from float32|", ylabel="% of observations")
+    axis.title.set_y(1.06)  # above the names of the limits
     axis.legend(fontsize=8, loc="upper left", framealpha=0.85)
 
 
 def against_value(axis: Any, picture: CompiledPicture, i: int) -> None:
     picked = np.linspace(0, len(picture.wanted) - 1, min(POINTS, len(picture.wanted))).astype(int)
     largest = 0.0
-    for name, answer in picture.answers.items():
-        off = (answer - picture.wanted)[picked, i]
+    roughest_first = sorted(picture.answers, key=lambda name: -float(np.nanmean(np.abs(picture.answers[name] - picture.wanted))))
+    for name in roughest_first:
+        off = (picture.answers[name] - picture.wanted)[picked, i]
         axis.plot(picture.wanted[picked, i], off, ".", ms=2.2, color=COLOUR[name], alpha=0.35, rasterized=True, label=name)
         largest = max(largest, float(np.nanmax(np.abs(off), initial=0.0)))
     axis.axhline(0.0, color=GREY, lw=0.8)
@@ -117,7 +120,7 @@ def closed_loop(axis: Any, picture: CompiledPicture, i: int) -> None:
     t, rows = time_s(picture)
     for name in overlaid(picture):
         axis.plot(t, picture.acted[name][:rows, i], color=COLOUR[name], lw=1.4 if name == "float32" else 1.0, label=name)
-    axis.margins(x=0)
+    axis.margins(x=0, y=0.16)
     axis.set(title=f"{picture.spec.actions[i].name}: closed loop, one robot", xlabel="seconds", ylabel="action")
     axis.legend(fontsize=8, loc="upper right", ncols=2, framealpha=0.85)
 
@@ -149,8 +152,10 @@ def returns(axis: Any, picture: CompiledPicture) -> None:
         low, high = flown["interval"]
         axis.errorbar(at + 0.36, flown["return_difference"], [[flown["return_difference"] - low], [high - flown["return_difference"]]],
                       fmt="o", ms=5, capsize=4, color=COLOUR[name], lw=2)  # fmt: skip
-        axis.text(at, 0.02, f"{flown['return_mean']:.1f}", transform=axis.get_xaxis_transform(), ha="center", fontsize=8, color=GREY)
-    names = list(picture.verdict["figures"]["measured"])
+    names = [
+        f"{name}\n{picture.returns[name].mean():.1f}" if name in picture.returns else name
+        for name in picture.verdict["figures"]["measured"]
+    ]
     axis.axhline(0.0, color=GREY, lw=0.8)
     axis.set_xticks(range(len(names)), names)
     axis.set(title=f"return minus float32's ({picture.returns['float32'].mean():.1f}), same episodes", ylabel="difference of a return")
@@ -159,13 +164,20 @@ def returns(axis: Any, picture: CompiledPicture) -> None:
 def shaking(axis: Any, picture: CompiledPicture) -> None:
     limits, measured = picture.verdict["figures"]["limits"], picture.verdict["figures"]["measured"]
     worst = {name: max(found["comparison"]["jitter_ratio"]) for name, found in measured.items() if found["comparison"]}
-    axis.bar(range(len(worst)), worst.values(), color=[COLOUR[name] for name in worst], alpha=0.75, width=0.6)
+    axis.bar(
+        range(len(worst)),
+        [value - 1.0 for value in worst.values()],
+        bottom=1.0,
+        color=[COLOUR[name] for name in worst],
+        alpha=0.75,
+        width=0.6,
+    )
     for at, value in enumerate(worst.values()):
-        axis.text(at, value, f"{value:.3f}", ha="center", va="bottom", fontsize=8)
+        axis.text(at, max(value, 1.0), f"{value:.3f}", ha="center", va="bottom", fontsize=8)
     axis.axhline(limits["jitter"], color=RED, ls="--", lw=1.2)
     axis.axhline(1.0, color=GREY, lw=0.8)
     low, high = min([1.0, *worst.values()]), max([limits["jitter"], *worst.values()])
-    axis.set_ylim(low - 0.08, high + 0.25 * (high - low))
+    axis.set_ylim(low - 0.1 * (high - low), high + 0.15 * (high - low))
     axis.set_xticks(range(len(worst)), [name.replace(" ", "\n") for name in worst], fontsize=8)
     axis.set(title="jitter over float32's")
 
@@ -192,7 +204,6 @@ def table(axis: Any, picture: CompiledPicture) -> None:
             cell.set_text_props(color=COLOUR[names[row - 1]], fontweight="bold")
         elif column == len(HEADINGS) - 1:
             cell.set_facecolor("#fbe9e9" if names[row - 1] in verdict["refused"] else "#e9f6e9")
-    axis.text(0.5, 0.0, short(verdict["because"], 190), transform=axis.transAxes, ha="center", va="bottom", fontsize=9, color="#444")
 
 
 def row_of(name: str, found: Mapping[str, Any], verdict: Mapping[str, Any]) -> list[str]:
