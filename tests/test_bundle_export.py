@@ -15,7 +15,7 @@ from edge_dsac.bundle.half import act_float16
 from edge_dsac.bundle.onnx_check import ExportError, check_onnx
 from edge_dsac.bundle.ort_engine import OrtEngine
 from edge_dsac.bundle.quantize import expect_quantised, make_int8_onnx
-from edge_dsac.spec.layout import ActionLayout, ObservationLayout
+from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import load_robot
 
 BOT, ROVER = load_robot("balance_bot"), load_robot("rover")
@@ -135,6 +135,7 @@ def test_int8_answers_nearly_as_float32_and_not_exactly(int8):
     assert off.max() < 0.2
 
 
+@pytest.mark.slow
 def test_int8_has_the_same_bytes_again_and_others_from_other_observations(model, int8):
     assert make_int8_onnx(model, OBS) == int8
     assert make_int8_onnx(model, OBS * 0.5) != int8

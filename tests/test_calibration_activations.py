@@ -17,6 +17,7 @@ from calibration.activations import (
     make_set_file,
     split,
     warnings,
+    widened,
 )
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import load_robot
@@ -128,3 +129,11 @@ def test_nan_is_refused_with_how_many():
     obs[[3, 500], 4] = np.nan
     with pytest.raises(CalibrationError, match="2 of 1000 observations hold NaN"):
         make_set(obs, BOT, CAME_FROM, 1)
+
+
+def test_widened_rows_are_the_rows_and_the_same_half_as_far_again_within_the_clip():
+    rows = np.stack([0.2 * LAYOUT.clip, -0.9 * LAYOUT.clip])
+    wide = widened(rows, LAYOUT.clip)
+    assert np.array_equal(wide[:2], rows)
+    assert wide[2] == pytest.approx(0.3 * LAYOUT.clip)
+    assert np.array_equal(wide[3], -LAYOUT.clip)

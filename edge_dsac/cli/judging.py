@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from calibration.activations import CalibrationSet, Provenance, coverage, make_set, warnings
+from calibration.activations import CalibrationSet, Provenance, coverage, make_set, warnings, widened
 from edge_dsac.bundle.actor import Actor
 from edge_dsac.bundle.export import make_onnx
 from edge_dsac.bundle.gate import Comparison, Flight, Limits, Measured, Verdict, compare, judge, measure
 from edge_dsac.bundle.half import act_float16
-from edge_dsac.bundle.integer import make_integer
+from edge_dsac.bundle.integer import IntegerActor, make_integer
 from edge_dsac.bundle.ort_engine import OrtEngine
 from edge_dsac.bundle.quantize import make_int8_onnx
 from edge_dsac.records import Float, Observation
@@ -58,14 +58,22 @@ def record_set(actor: Actor, spec: RobotSpec, options: JudgingOptions) -> Calibr
 
 
 def candidates(actor: Actor, spec: RobotSpec, calibration: Float) -> dict[str, Policy]:
-    """int8 is the whole-number engine, bit by bit what the generated C answers; int8 onnx is what TensorRT is built from."""
-    integer = make_integer(actor, calibration, ObservationLayout(spec).clip)
-    model = make_int8_onnx(make_onnx(actor, spec), calibration)
     return {
-        "int8": integer.act,
+        "int8": calibrated_integer(actor, spec, calibration).act,
         "float16": lambda obs: act_float16(actor, obs),
-        "int8 onnx": by_rows(OrtEngine(model, spec, actor.identity)),
+        "int8 onnx": by_rows(OrtEngine(calibrated_onnx(actor, spec, calibration), spec, actor.identity)),
     }
+
+
+def calibrated_integer(actor: Actor, spec: RobotSpec, calibration: Float) -> IntegerActor:
+    """What is judged as int8, bit by bit what the generated C answers: generate it from this one."""
+    clip = ObservationLayout(spec).clip
+    return make_integer(actor, widened(calibration, clip), clip)
+
+
+def calibrated_onnx(actor: Actor, spec: RobotSpec, calibration: Float) -> bytes:
+    """What is judged as int8 onnx. Not widened: one range for a whole layer has room to spare, and coarse steps already."""
+    return make_int8_onnx(make_onnx(actor, spec), calibration)
 
 
 def by_rows(engine: OrtEngine) -> Policy:

@@ -88,11 +88,12 @@ def distribution(axis: Any, picture: CompiledPicture, i: int) -> None:
         limit = picture.verdict["figures"]["limits"][name]["most"]
         axis.axvline(limit, color=COLOUR[name], ls="--", lw=1.2)
         where = axis.get_xaxis_transform()
-        axis.text(limit, 1.0, f"{name} at most", color=COLOUR[name], fontsize=7, va="bottom", ha="center", transform=where)
+        side = "left" if name == "int8" else "right"
+        axis.text(limit, 1.01, f"{name} at most", color=COLOUR[name], fontsize=7, va="bottom", ha=side, transform=where)
     axis.set_xscale("log")
     axis.set_xlim(LEAST_ERROR, 2.0)
-    axis.set(title=f"{picture.spec.actions[i].name}: |error| of an action", xlabel="|difference from float32|", ylabel="% of observations")
-    axis.title.set_y(1.06)  # above the names of the limits
+    axis.set_title(f"{picture.spec.actions[i].name}: |error| of an action", pad=16)  # above the names of the limits
+    axis.set(xlabel="|difference from float32|", ylabel="% of observations")
     axis.legend(fontsize=8, loc="upper left", framealpha=0.85)
 
 
@@ -173,7 +174,8 @@ def shaking(axis: Any, picture: CompiledPicture) -> None:
         width=0.6,
     )
     for at, value in enumerate(worst.values()):
-        axis.text(at, max(value, 1.0), f"{value:.3f}", ha="center", va="bottom", fontsize=8)
+        label = axis.text(at, max(value, 1.0), f"{value:.3f}", ha="center", va="bottom", fontsize=8)
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.8})
     axis.axhline(limits["jitter"], color=RED, ls="--", lw=1.2)
     axis.axhline(1.0, color=GREY, lw=0.8)
     low, high = min([1.0, *worst.values()]), max([limits["jitter"], *worst.values()])
