@@ -9,8 +9,10 @@ import pytest
 from edge_dsac.bundle.actor import ActorError, gelu, load_actor, make_actor_file
 from edge_dsac.bundle.baselines import CascadedPd, PurePursuit, make_baseline
 from edge_dsac.bundle.codegen import make_c
+from edge_dsac.bundle.export import make_onnx
 from edge_dsac.bundle.integer import make_integer
 from edge_dsac.bundle.numpy_engine import NumpyMlp
+from edge_dsac.bundle.ort_engine import OrtEngine
 from edge_dsac.records import Observation
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import load_robot
@@ -34,10 +36,17 @@ def mlp(tmp_path, spec, activation="gelu", squash="tanh"):
     return NumpyMlp(load_actor(write(tmp_path, spec, make_layers(spec), activation, squash), spec))
 
 
+def ort(tmp_path, spec):
+    actor = load_actor(write(tmp_path, spec, make_layers(spec)), spec)
+    return OrtEngine(make_onnx(actor, spec), spec, actor.identity)
+
+
 ENGINES = {
     "numpy on balance_bot": (BOT, lambda tmp: mlp(tmp, BOT)),
     "numpy on rover": (ROVER, lambda tmp: mlp(tmp, ROVER)),
     "numpy with elu and a clip": (BOT, lambda tmp: mlp(tmp, BOT, "elu", "clip")),
+    "onnxruntime on balance_bot": (BOT, lambda tmp: ort(tmp, BOT)),
+    "onnxruntime on rover": (ROVER, lambda tmp: ort(tmp, ROVER)),
     "cascaded PD": (BOT, lambda tmp: CascadedPd(BOT)),
     "pure pursuit": (ROVER, lambda tmp: PurePursuit(ROVER)),
 }

@@ -24,10 +24,10 @@ from foreign_files import (
 )
 
 from edge_dsac.bundle.actor import ActorError, load_actor
-from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.bundle.foreign import import_policy
 from edge_dsac.bundle.foreign_answers import answers_from_text, make_template
 from edge_dsac.bundle.foreign_file import ForeignError
+from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.records import Observation
 from edge_dsac.spec.layout import ActionLayout, ObservationLayout
 from edge_dsac.spec.robot import load_robot, robot_from_text

@@ -31,8 +31,8 @@ NOT_ON_A_ROBOT = (
 )
 # What only a desktop imports. All other modules of edge_dsac and firmware_bridge are the robot's.
 DESKTOP = (
-    "edge_dsac.learn", "edge_dsac.cli.train", "edge_dsac.watch.picture", "edge_dsac.watch.training", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize",
-    "edge_dsac.bundle.quantize_fp8",
+    "edge_dsac.learn", "edge_dsac.cli.train", "edge_dsac.watch.picture", "edge_dsac.watch.training", "edge_dsac.bundle.export",
+    "edge_dsac.bundle.quantize", "edge_dsac.bundle.quantize_fp8", "edge_dsac.cli.judging", "edge_dsac.cli.compile", "edge_dsac.watch.compiled",
     "sim", "tools", "calibration",
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ GROUPS = {
     "mcu": ("edge_dsac.cli.mcu", "a virtual motor board on a pty: the real firmware against a simulated robot"),
     "run": ("edge_dsac.cli.run", "the control loop: sensors in, policy, motor commands out"),
     "train": ("edge_dsac.cli.train", "learn a policy in simulation: DSAC-T for a robot or any Gymnasium id"),
+    "compile": ("edge_dsac.cli.compile", "turn a training run into one signed policy file: judged, compiled for every board"),
     "inspect": ("edge_dsac.cli.bundle", "what a policy file is: robot, precision, training, signature"),
     "diff": ("edge_dsac.cli.bundle", "what changes on the robot from one policy file to another"),
     "verify": ("edge_dsac.cli.bundle", "check a policy file: signature, hashes, robot, golden vectors"),
