@@ -107,20 +107,17 @@ def test_float16_in_numpy_is_as_far_from_float32_as_the_file_is():
     assert 0.5 < ours.mean() / file.mean() < 2.5
 
 
-def one_by_one(first, bias, last, activation):
-    layers = (
-        (np.array([[first]], np.float32), np.array([bias], np.float32)),
-        (np.array([[last]], np.float32), np.zeros(1, np.float32)),
-    )
+def one_by_one(last, bias, activation):
+    layers = ((np.ones((1, 1), np.float32), np.zeros(1, np.float32)), (np.array([[last]], np.float32), np.array([bias], np.float32)))
     return Actor(layers, activation, np.ones(1, np.float32), "", 1)
 
 
 def test_float16_in_numpy_rounds_weights_sums_and_what_nonlinearities_give():
-    """Above 2048 float16 has steps of 2, and tanh(1) = .76159 lies between .76123 and .76172."""
-    one, inverse = np.ones((1, 1)), 2.0**-11
-    assert act_float16(one_by_one(2049.0, 0.0, inverse, "relu"), one) == np.tanh(np.float32(1.0))
-    assert act_float16(one_by_one(2048.0, 1.0, inverse, "relu"), one) == np.tanh(np.float32(1.0))
-    assert act_float16(one_by_one(1.0, 0.0, 1.0, "tanh"), one) == np.tanh(np.float32(0.76171875))
+    """From 1 on float16 has steps of 2^-10, and tanh(1) = .76159 becomes .76171875."""
+    one, little = np.ones((1, 1)), 2.0**-12
+    assert act_float16(one_by_one(1.0 + little, 0.0, "relu"), one) == np.tanh(np.float32(1.0))  # the weight
+    assert act_float16(one_by_one(1.0, little, "relu"), one) == np.tanh(np.float32(1.0))  # the sum
+    assert act_float16(one_by_one(1.0, -0.76171875, "tanh"), one) == 0.0  # the nonlinearity
 
 
 def test_a_weight_beyond_float16_is_refused():
