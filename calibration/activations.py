@@ -88,7 +88,7 @@ def choose(obs: Float, clip: Float, seed: int, most: int = MOST) -> Float:
     others = np.setdiff1d(different, extremes)
     room = max(0, min(most - len(extremes), len(others)))
     picked = np.random.default_rng(seed).choice(others, room, replace=False)
-    return obs[np.sort(np.concatenate([extremes, picked]))]
+    return np.asarray(obs[np.sort(np.concatenate([extremes, picked]))])
 
 
 def widened(obs: Float, clip: Float, margin: float = MARGIN) -> Float:

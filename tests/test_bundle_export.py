@@ -9,12 +9,13 @@ import pytest
 from made_up_actor import random_actor, spread_observations
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_dsac.bundle.actor import ActorError
+from edge_dsac.bundle.actor import Actor, ActorError
 from edge_dsac.bundle.export import agreement, both_outputs, make_onnx, operators
 from edge_dsac.bundle.half import act_float16
 from edge_dsac.bundle.onnx_check import ExportError, check_onnx
 from edge_dsac.bundle.ort_engine import OrtEngine
 from edge_dsac.bundle.quantize import expect_quantised, make_int8_onnx
+from edge_dsac.records import Observation
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import load_robot
 
@@ -104,6 +105,19 @@ def test_float16_in_numpy_is_as_far_from_float32_as_the_file_is():
     ours = np.abs(act_float16(ACTOR, OBS) - wanted)
     assert 5e-5 < file.mean() < 2e-3
     assert 0.5 < ours.mean() / file.mean() < 2.5
+
+
+def one_by_one(last, bias, activation):
+    layers = ((np.ones((1, 1), np.float32), np.zeros(1, np.float32)), (np.array([[last]], np.float32), np.array([bias], np.float32)))
+    return Actor(layers, activation, np.ones(1, np.float32), "", 1)
+
+
+def test_float16_in_numpy_rounds_weights_sums_and_what_nonlinearities_give():
+    """From 1 on float16 has steps of 2^-10, and tanh(1) = .76159 becomes .76171875."""
+    one, little = np.ones((1, 1)), 2.0**-12
+    assert act_float16(one_by_one(1.0 + little, 0.0, "relu"), one) == np.tanh(np.float32(1.0))  # the weight
+    assert act_float16(one_by_one(1.0, little, "relu"), one) == np.tanh(np.float32(1.0))  # the sum
+    assert act_float16(one_by_one(1.0, -0.76171875, "tanh"), one) == 0.0  # the nonlinearity
 
 
 def test_a_weight_beyond_float16_is_refused():
@@ -274,3 +288,11 @@ def test_the_engine_refuses_another_robots_file_garbage_and_other_shapes(model):
     node_of(wider, "squash").output[0] = node_of(wider, "to_si").input[0] = "act"
     with pytest.raises(ActorError, match="'action'.*got.*'act'"):
         OrtEngine(wider.SerializeToString(), BOT, 1)
+
+
+def test_an_answer_outlives_the_next_one(model):
+    engine = OrtEngine(model, BOT, 1)
+    first = engine.act(Observation(OBS[0], 0, True))
+    kept = first.copy()
+    engine.act(Observation(OBS[1], 0, True))
+    assert np.array_equal(first, kept)
