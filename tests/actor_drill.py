@@ -26,9 +26,9 @@ def random_actor(sizes, activation="gelu", seed=0, gain=2.0):
     return Actor(tuple(layers), activation, np.ones(sizes[0], np.float32), "0", 1)
 
 
-def made_integer(actor, seed=1):
+def made_integer(actor, seed=1, form="int8"):
     obs = np.random.default_rng(seed).standard_normal((1000, actor.sizes[0]))
-    return make_integer(actor, obs, np.full(actor.sizes[0], CLIP))
+    return make_integer(actor, obs, np.full(actor.sizes[0], CLIP), form)
 
 
 def made_up_observations(count, size):

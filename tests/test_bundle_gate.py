@@ -46,7 +46,7 @@ def flown(**changes):
     return compare(flight(), flight(**changes), seed=0)
 
 
-GOOD = {"int8": Measured(off_by(0.02), flown()), "float16": Measured(off_by(0.0002), flown())}
+GOOD = {"int8": Measured(off_by(0.02), flown()), "int16": Measured(off_by(0.002), flown()), "float16": Measured(off_by(0.0002), flown())}
 
 
 # ---- measuring
@@ -137,7 +137,7 @@ def test_good_candidates_leave_int8_chosen():
     assert verdict.chosen == "int8"
     assert verdict.because == "int8 keeps every limit"
     assert verdict.refused == {}
-    assert verdict.accepted == ["int8", "float16"]
+    assert verdict.accepted == ["int8", "int16", "float16"]
 
 
 REFUSED = {
@@ -155,10 +155,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_bad_int8_falls_back_to_float16_and_says_why(name):
+def test_a_bad_int8_falls_back_to_sixteen_bits_and_says_why(name):
     bad, said = REFUSED[name]
     verdict = judge({**GOOD, "int8": bad})
-    assert verdict.chosen == "float16"
+    assert verdict.chosen == "int16"
     assert len(verdict.refused["int8"]) == 1
     assert verdict.because.startswith("int8 refused: ")
     assert re.search(said, verdict.because), verdict.because
@@ -169,18 +169,20 @@ def test_within_the_noise_nothing_is_refused():
         assert judge({**GOOD, "int8": Measured(off_by(0.02), harmless)}).chosen == "int8"
 
 
-def test_with_both_refused_float32_drives_and_both_reasons_are_kept():
-    verdict = judge({"int8": REFUSED["mean"][0], "float16": Measured(off_by(0.02), flown())})
+def test_with_whole_numbers_refused_float16_drives_and_with_all_refused_float32_and_every_reason_is_kept():
+    bad = Measured(off_by(0.02), flown())
+    assert judge({**GOOD, "int8": REFUSED["mean"][0], "int16": bad}).chosen == "float16"
+    verdict = judge({"int8": REFUSED["mean"][0], "int16": bad, "float16": bad})
     assert verdict.chosen == "float32"
-    assert verdict.because.count("refused") == 2
-    assert set(verdict.refused) == {"int8", "float16"}
+    assert verdict.because.count("refused") == 3
+    assert set(verdict.refused) == {"int8", "int16", "float16"}
 
 
 def test_what_was_not_measured_is_not_chosen():
     assert judge({}).chosen == "float32"
     verdict = judge({"float16": GOOD["float16"]})
     assert verdict.chosen == "float16"
-    assert verdict.refused == {"int8": ["was not measured"]}
+    assert verdict.refused == {"int8": ["was not measured"], "int16": ["was not measured"]}
 
 
 def test_another_form_of_int8_is_judged_by_its_limits_and_never_chosen():
@@ -200,6 +202,6 @@ def test_a_verdict_is_plain_json_with_its_figures_and_limits():
     nothing = np.full((ROWS, 2), np.nan)
     verdict = judge({**GOOD, "int8": Measured(measure(reference(), nothing, TO_COMMAND), flown())})
     words = json.loads(json.dumps(verdict.as_json(), allow_nan=False))
-    assert words["chosen"] == "float16"
+    assert words["chosen"] == "int16"
     assert words["figures"]["limits"]["int8"]["most"] == 0.2
     assert words["figures"]["measured"]["int8"]["errors"]["not_finite"] == ROWS

@@ -38,6 +38,15 @@ def test_whole_numbers_stay_near_the_actor():
         assert np.quantile(errors, 0.99) < 0.06, activation
 
 
+def test_sixteen_bits_are_ten_times_nearer():
+    for activation in ("gelu", "relu", "tanh"):
+        actor = random_actor(ROBOT, activation)
+        obs = np.random.default_rng(7).standard_normal((400, 14))
+        errors = np.abs(made_integer(actor, form="int16").act(obs) - actor.act(obs))
+        assert errors.mean() < 0.0012, activation
+        assert np.quantile(errors, 0.99) < 0.006, activation
+
+
 def test_an_observation_of_a_small_term_is_not_lost_beside_a_large_one():
     """int8 observations would be: a term of 0.01 beside one of 10 has 12 steps of 32767, and none of 127."""
     actor = random_actor((2, 16, 1))
@@ -102,6 +111,15 @@ def test_here_the_c_gives_the_references_bits_over_a_hundred_thousand_observatio
     actor = random_actor(ROBOT, activation)
     integer = made_integer(actor)
     assert drilled_here(actor, integer, target, 100_000) == expected(integer, 100_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", HERE)
+def test_in_sixteen_bits_too(target):
+    for activation in ("gelu", "tanh"):
+        actor = random_actor(ROBOT, activation)
+        integer = made_integer(actor, form="int16")
+        assert drilled_here(actor, integer, target, 100_000) == expected(integer, 100_000)
 
 
 @pytest.mark.slow
@@ -176,7 +194,7 @@ def test_the_engines_answer_as_the_actor_and_the_reference(paper):
     target = best_target([t.file for t in TARGETS.values()])
     library = compile_actor(source, target)
     _, obs = made_up_observations(60, PAPER[0])
-    whole, real = (NativeActor(library, form, actor.sizes, 5) for form in ("int8", "float32"))
+    whole, real = (NativeActor(library, form, actor.sizes, 5) for form in ("integer", "float32"))
     for row in obs:
         seen = Observation(row, 0, True)
         assert np.array_equal(whole.act(seen), integer.act(row))
@@ -189,7 +207,7 @@ def test_the_engines_answer_as_the_actor_and_the_reference(paper):
 
 def test_garbage_is_not_loaded():
     with pytest.raises(NativeError, match="cannot be loaded here"):
-        NativeActor(b"\x7fELF garbage", "int8", ROBOT, 1)
+        NativeActor(b"\x7fELF garbage", "integer", ROBOT, 1)
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def test_a_file_and_its_bytes_read_alike(tmp_path):
 
 def test_generated_code_travels_in_it():
     parts = bundle_parts(c=True)
-    assert b"actor_int8" in opened_bundle(bundle_bytes(parts=parts)).files["actor.c"]
+    assert b"actor_integer" in opened_bundle(bundle_bytes(parts=parts)).files["actor.c"]
 
 
 # ---- the container
@@ -330,7 +330,7 @@ MANIFESTS = {
     "wrong kind": (set_in("version", "3"), "version: expected a value of type int"),
     "a true for a number": (set_in("rates.control_hz", True), "control_hz: expected a value of type int"),
     "another format": (set_in("format", 2), "format 2, this edge_dsac reads 1"),
-    "precision": (set_in("precision.chosen", "int4"), "precision.chosen: expected one of 'int8', 'float16', 'float32', got 'int4'"),
+    "precision": (set_in("precision.chosen", "int4"), "precision.chosen: expected one of 'int8', 'int16', 'float16', 'float32', got 'int4'"),
     "name with a path": (set_in("name", "../x"), "name: expected letters"),
     "parent": (set_in("parent", "abc"), "parent: expected 64 hex digits"),
     "not an object": (set_in("training", []), "training: expected an object"),
@@ -413,7 +413,7 @@ INSIDE = {
     "golden of no rows": (lambda files: files.update({"golden.npz": no_rows()}), "expected 1 to 4096 rows"),
     "golden of another policy": (swap_array("golden.npz", "float32", lambda a: a + np.float32(0.001)), "not those of actor.npz: 0.001 apart"),
     "golden with more": (swap_array("golden.npz", "spare", lambda _: np.zeros(1)), "expected the arrays obs, float32"),
-    "whole numbers as float": (swap_array("golden.npz", "int8", lambda a: a.astype(np.float32)), "int8 expected int16"),
+    "whole numbers as float": (swap_array("golden.npz", "whole", lambda a: a.astype(np.float32)), "whole expected int16"),
     "no npz": (lambda files: files.update({"actor.npz": b"PK"}), "actor.npz: not an npz file"),
     "a bomb": (lambda files: files.update({"actor.npz": bomb(17 << 20)}), "actor.npz: inflates to more than it may"),
     "a bomb that lies": (lambda files: files.update({"actor.npz": lying_bomb()}), "actor.npz: "),

@@ -61,7 +61,7 @@ class Replay:
 def test_the_numpy_engine_passes_the_golden_vectors():
     bundle = opened_bundle()
     assert check_golden(NumpyMlp(bundle.actor), bundle) == []
-    assert [(one.engine, one.result) for one in judge(bundle)][0] == ("numpy", "passed")
+    assert ("numpy", "passed") in [(one.engine, one.result) for one in judge(bundle)]
 
 
 def test_an_engine_that_is_off_fails_by_vector_and_action():
@@ -123,7 +123,7 @@ def test_verify_as_json(tmp_path, capsys):
     found = json.loads(said(capsys, "verify", write_bundle(tmp_path), "--json"))
     assert found["ok"] is True
     assert found["signature"]["signer"] == "lab"
-    assert found["engines"][0]["result"] == "passed"
+    assert {one["engine"]: one["result"] for one in found["engines"]}["numpy"] == "passed"
     assert found["robot"] == {"model": "balance_bot", "compared_with": None}
 
 

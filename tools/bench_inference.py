@@ -94,7 +94,7 @@ def bench(name: str, sizes: tuple[int, ...], target: Any, turns: int, only: list
     makers: dict[str, Callable[[], Any]] = {
         "numpy": lambda: NumpyMlp(actor),
         "native-float32": lambda: NativeActor(library, "float32", sizes, 1),
-        "native-int8": lambda: NativeActor(library, "int8", sizes, 1),
+        "native-int8": lambda: NativeActor(library, "integer", sizes, 1),
         "onnxruntime": lambda: make_onnxruntime(actor),
         "torch-eager": lambda: TorchEager(actor),
     }

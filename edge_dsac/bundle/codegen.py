@@ -1,8 +1,8 @@
 """Writes the actor as one plain C file: float32 and whole numbers, weights as constants, no heap, no libm, nothing to link.
 
     void actor_float32(const float *obs, float *action);              SI -> [-1, 1]
-    void actor_int8(const float *obs, float *action);                 the same, in whole numbers inside
-    void actor_int8_whole(const int16_t *obs, int16_t *action);       without the two conversions
+    void actor_integer(const float *obs, float *action);              the same, in whole numbers inside
+    void actor_integer_raw(const int16_t *obs, int16_t *action);      without the two conversions
 
 The kernels are written by hand (c/whole.h, c/real.h) and go in word for word; here are only the tables and the calls. Knows no
 compiler (targets.py does). Rule that must stay true: what is written is `integer.py` operation by operation.
@@ -23,8 +23,6 @@ Numbers = NDArray[Any]
 
 BLOCK = 32  # units side by side; as in c/whole.h
 PER_LINE = 24
-FORMS = ("float32", "int8")
-
 HEAD = """// Generated from actor {identity:016x}: {sizes}, {activation}. Do not edit: `edge-dsac compile` writes it.
 #include <stdint.h>
 
@@ -88,18 +86,20 @@ FLOAT_LAST = """
 def integer_part(actor: IntegerActor, sizes: tuple[int, ...]) -> str:
     tables = [table("int16_t", "gelu_bump", BUMP), table("int16_t", "tanh_table", TANH_TABLE)]
     nonlinear = "tanh_lanes" if actor.activation == "tanh" else f"{actor.activation}_int16"
-    more = [f"TO_HIDDEN(to_{q}, {q}_t, {nonlinear})" for q in ("uint8", "int16")]
+    int8 = actor.form == "int8"
+    more = [f"TO_HIDDEN(to_{q}, {q}_t, {nonlinear})" for q in ("uint8", "int16")] if int8 else [f"TO_WIDE(to_int16, {nonlinear})"]
     more.append(table("float", "obs_scale", actor.obs_scale))
     inputs, source = sizes[0] + sizes[0] % 2, "q"
     calls = []
     for i, layer in enumerate(actor.layers[:-1]):
-        group, kind = (2, "int16") if i == 0 else (4, "int8")
+        group, kind = (4, "int8") if int8 and i > 0 else (2, "int16")
         more.append(table(f"{kind}_t", f"w{i}", in_blocks(widened(layer.weight, inputs), group)))
         more += unit_tables(layer, i)
-        last_hidden = i == len(actor.layers) - 2
+        to_int16 = not int8 or i == len(actor.layers) - 2  # the last layer's kernel reads int16
         calls.append(INTEGER_LAYER.format(
             i=i, units=wide(len(layer.bias)), inputs=inputs, source=source, kind=kind, bits=layer.range_bits,
-            q="int16" if last_hidden else "uint8",
+            q="int16" if to_int16 else "uint8",
+            scales=f"gain{i} + i, zero{i} + i, " if int8 else "",
         ))  # fmt: skip
         inputs, source = wide(len(layer.bias)), f"q{i}"
     last = actor.layers[-1]
@@ -114,7 +114,7 @@ INTEGER_LAYER = """  int32_t sum{i}[{units}] ALIGNED;
   for (int i = 0; i < {units}; i++) sum{i}[i] = b{i}[i];
   for (int i = 0; i < {units}; i += BLOCK) {{
     add_{kind}(sum{i} + i, w{i} + i * {inputs}, {source}, {inputs});
-    to_{q}(q{i} + i, sum{i} + i, shift{i} + i, multiplier{i} + i, gain{i} + i, zero{i} + i, {bits});
+    to_{q}(q{i} + i, sum{i} + i, shift{i} + i, multiplier{i} + i, {scales}{bits});
   }}"""
 
 INTEGER_LAST = """
@@ -128,13 +128,13 @@ INTEGER_ACT = """// `q` has {padded} entries: observations, then zeros.
 static void act_whole(const int16_t *restrict q, int16_t *restrict action) {{
 {body}}}
 
-EXPORT void actor_int8_whole(const int16_t *obs, int16_t *action) {{
+EXPORT void actor_integer_raw(const int16_t *obs, int16_t *action) {{
   int16_t q[{padded}] = {{0}};
   for (int i = 0; i < ACTOR_OBSERVATIONS; i++) q[i] = obs[i];
   act_whole(q, action);
 }}
 
-EXPORT void actor_int8(const float *obs, float *action) {{
+EXPORT void actor_integer(const float *obs, float *action) {{
 #pragma clang fp contract(off)  // the product is rounded before the half is added, on every processor
   int16_t q[{padded}] = {{0}}, whole[ACTOR_ACTIONS];
   for (int i = 0; i < ACTOR_OBSERVATIONS; i++) q[i] = whole_of(obs[i] * obs_scale[i]);
@@ -145,7 +145,9 @@ EXPORT void actor_int8(const float *obs, float *action) {{
 
 
 def unit_tables(layer: IntegerLayer, i: int) -> list[str]:
-    named = {"b": with_rounding(layer), "shift": layer.shift, "multiplier": layer.multiplier, "gain": layer.gain, "zero": layer.zero}
+    named = {"b": with_rounding(layer), "shift": layer.shift, "multiplier": layer.multiplier}
+    if len(layer.gain):
+        named |= {"gain": layer.gain, "zero": layer.zero}
     kinds = {"b": "int32_t", "shift": "uint8_t"}
     return [table(kinds.get(name, "int16_t"), f"{name}{i}", widened_rows(values)) for name, values in named.items()]
 

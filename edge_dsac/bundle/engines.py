@@ -33,16 +33,15 @@ class EngineKind:
     tolerance: float = TOLERANCE  # of an engine that is not exact; float16 needs more
 
 
-def no_native(bundle: Bundle, form: str) -> str:
-    if best_target(bundle.files) is None:
-        return f"the policy file holds no compiled actor for this machine ({platform.machine()})"
-    return not_chosen(bundle, form)
+def no_native(bundle: Bundle) -> str:
+    here = platform.machine()
+    return "" if best_target(bundle.files) is not None else f"the policy file holds no compiled actor for this machine ({here})"
 
 
-def not_chosen(bundle: Bundle, form: str) -> str:
-    """A precision is run only where the gate let it pass; float32 always may."""
+def not_chosen(bundle: Bundle) -> str:
+    """Whole numbers are run only where the gate let them pass; float32 always may."""
     precision = bundle.manifest.precision
-    return "" if form in ("float32", precision.chosen) else f"the policy was compiled for {precision.chosen}: {precision.because}"
+    return "" if precision.chosen in ("int8", "int16") else f"the policy was compiled for {precision.chosen}: {precision.because}"
 
 
 def native(bundle: Bundle, form: str) -> Engine:
@@ -93,8 +92,8 @@ TENSORRT = {
 }
 # The order is that of preference where nothing was measured: quick on every board first.
 ENGINES: tuple[EngineKind, ...] = (
-    EngineKind("native-int8", True, lambda bundle: no_native(bundle, "int8"), lambda bundle: native(bundle, "int8")),
-    EngineKind("native-float32", False, lambda bundle: no_native(bundle, "float32"), lambda bundle: native(bundle, "float32")),
+    EngineKind("native-integer", True, lambda bundle: no_native(bundle) or not_chosen(bundle), lambda bundle: native(bundle, "integer")),
+    EngineKind("native-float32", False, lambda bundle: no_native(bundle), lambda bundle: native(bundle, "float32")),
     EngineKind("onnxruntime", False, no_onnxruntime, onnxruntime),
     EngineKind("numpy", False, lambda bundle: "", lambda bundle: NumpyMlp(bundle.actor)),
     EngineKind("tensorrt", False, no_tensorrt, tensorrt, tolerance=0.2),  # its int8 is another one than ours; the gate bounds it

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_dsac.records import Float
 
-PREFERENCE = ("int8", "float16")  # the fastest first; a name like "int8 onnx" is judged by int8's limits and never chosen
+PREFERENCE = ("int8", "int16", "float16")  # the fastest first; a name like "int8 onnx" is judged by int8's limits and never chosen
 RESAMPLES = 2000
 
 
@@ -37,6 +37,8 @@ class ErrorLimits:
 class Limits:
     # Healthy int8 actors were measured at .02, .10 and .20; what clipping or a first layer in int8 spoils lies at 1.8 and more.
     int8: ErrorLimits = ErrorLimits(0.02, 0.10, 0.20)
+    # Whole numbers with 16-bit hidden values: five times what healthy ones showed; more means a range was outrun.
+    int16: ErrorLimits = ErrorLimits(0.002, 0.01, 0.05)
     # Five times the .0002 of a healthy float16 actor: more means an overflow or a subnormal weight, not rounding.
     float16: ErrorLimits = ErrorLimits(0.001, 0.005, 0.02)
     # Of the action's change per tick in closed loop, over float32's. Healthy int8 gave +0 to +13 %; motors heat, returns do not see it.

@@ -47,24 +47,24 @@ def make_golden(actor: Actor, integer: IntegerActor | None, obs: Float) -> bytes
     inputs = np.asarray(obs, np.float32)
     arrays = {"obs": inputs, "float32": actor.act(inputs).astype(np.float32)}
     if integer is not None:
-        arrays["int8"] = integer.act_integer(integer.whole(inputs)).astype(np.int16)
+        arrays["whole"] = integer.act_integer(integer.whole(inputs)).astype(np.int16)
     out = io.BytesIO()
     np.savez(out, **arrays)  # type: ignore[arg-type]
     return out.getvalue()
 
 
 def read_golden(arrays: Mapping[str, np.ndarray], actor: Actor) -> Golden:
-    unknown = set(arrays) - {"obs", "float32", "int8"}
+    unknown = set(arrays) - {"obs", "float32", "whole"}
     if unknown or not {"obs", "float32"} <= set(arrays):
-        raise BundleError(f"golden.npz: expected the arrays obs, float32 and perhaps int8, got {', '.join(sorted(arrays)) or 'none'}")
-    obs, action, whole = arrays["obs"], arrays["float32"], arrays.get("int8")
+        raise BundleError(f"golden.npz: expected the arrays obs, float32 and perhaps whole, got {', '.join(sorted(arrays)) or 'none'}")
+    obs, action, whole = arrays["obs"], arrays["float32"], arrays.get("whole")
     count = len(obs) if obs.ndim == 2 else 0
     if not 1 <= count <= MOST or obs.shape[1] != actor.sizes[0] or action.shape != (count, actor.sizes[-1]):
         raise BundleError(
             f"golden.npz: expected 1 to {MOST} rows of {actor.sizes[0]} and {actor.sizes[-1]} entries, got {obs.shape} and {action.shape}"
         )
     if whole is not None and (whole.shape != action.shape or whole.dtype != np.int16):
-        raise BundleError(f"golden.npz: int8 expected int16 {action.shape}, got {whole.dtype} {whole.shape}")
+        raise BundleError(f"golden.npz: whole expected int16 {action.shape}, got {whole.dtype} {whole.shape}")
     if obs.dtype != np.float32 or action.dtype != np.float32 or not (np.isfinite(obs).all() and np.isfinite(action).all()):
         raise BundleError("golden.npz: expected finite float32")
     wrong = np.abs(actor.act(obs) - action).max()

@@ -7,6 +7,7 @@
 
 Hidden values are 0..127 with a zero point and not -127..127: then one product pair always fits int16 (pmaddubsw), and the very
 same byte is signed for one processor and unsigned for the other. Each unit has a scale of its own, folded into the next weights.
+The form `int16` keeps hidden values and weights in 16 bits: twice the weights' bytes, an error of 1e-3 where int8 has 1e-2.
 Rule that must stay true: `codegen.py` writes these very operations; `act_integer` here is what it is compared with, bit by bit.
 """
 
@@ -42,15 +43,16 @@ class IntegerError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class IntegerLayer:
-    """sum = weight @ q + bias;  x = (sum >> shift) * multiplier >> 15;  next q = (nonlinear(x) * gain >> 15) + zero."""
+    """sum = weight @ q + bias;  x = (sum >> shift) * multiplier >> 15;  next q = (nonlinear(x) * gain >> 15) + zero, in 0..127, or
+    in 16 bits simply nonlinear(x)."""
 
-    weight: Int  # int16 in the first and the last layer, int8 between
+    weight: Int  # int16 in the first and the last layer, int8 between; int16 everywhere in the form int16
     bias: Int  # int32, with what the zero points add to it
     shift: Int  # uint8
     multiplier: Int  # int16
     range_bits: int  # x is int16 with this many bits before the point
-    gain: Int  # int16; none in the last layer
-    zero: Int  # int16
+    gain: Int  # int16; none in the last layer and in the form int16
+    zero: Int  # int16; as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class IntegerActor:
     obs_scale: Float  # float32: observation -> int16
     layers: tuple[IntegerLayer, ...]
     activation: str
+    form: str  # int8 or int16, of hidden values
 
     def act(self, obs: Float) -> Float:
         """`obs[..., n]` in SI -> `[..., actions]`, exactly what the generated C answers."""
@@ -71,8 +74,9 @@ class IntegerActor:
 
     def act_integer(self, q: Int) -> Int:
         for layer in self.layers[:-1]:
-            y = nonlinear(pre_activation(layer, q), layer.range_bits, self.activation)
-            q = np.clip(scaled_by(y, layer.gain) + layer.zero, 0, HIDDEN_LIMIT)
+            q = nonlinear(pre_activation(layer, q), layer.range_bits, self.activation)
+            if self.form == "int8":
+                q = np.clip(scaled_by(q, layer.gain) + layer.zero, 0, HIDDEN_LIMIT)
         return tanh(pre_activation(self.layers[-1], q), LEAST_RANGE_BITS)
 
 
@@ -126,7 +130,7 @@ def unit_of(range_bits: int, activation: str) -> float:
 # ---- from float to whole numbers
 
 
-def make_integer(actor: Actor, obs: Float, clip: Float) -> IntegerActor:
+def make_integer(actor: Actor, obs: Float, clip: Float, form: str = "int8") -> IntegerActor:
     """`obs[samples, n]` in SI: what the ranges inside are taken from. `clip[n]`: what an observation never exceeds."""
     require_form(actor, ("gelu", "relu", "tanh"), ("tanh",), "whole numbers")
     sums = actor.before_tanh(obs)
@@ -136,21 +140,22 @@ def make_integer(actor: Actor, obs: Float, clip: Float) -> IntegerActor:
     last = len(actor.layers) - 1
     for i, (weight, bias) in enumerate(actor.layers):
         folded = weight.astype(np.float64) * input_units * (actor.obs_scale if i == 0 else 1.0)
-        edge = i in (0, last)
-        scale = row_scale(folded, bias, OBS_LIMIT if i == 0 else HIDDEN_LIMIT, 32767 if edge else 127, in_lanes=not edge)
+        wide = form == "int16" or i in (0, last)  # weights in 16 bits
+        most = HIDDEN_LIMIT if form == "int8" and i > 0 else OBS_LIMIT  # of an input
+        scale = row_scale(folded, bias, most, 32767 if wide else 127, in_lanes=not wide)
         bits = LEAST_RANGE_BITS if i == last else range_bits_of(sums[i], scale)
         whole = np.rint(folded / scale[:, None]).astype(np.int64)
         total_bias = np.rint(bias / scale).astype(np.int64) - whole @ zero
         shift, multiplier = as_shift_and_multiplier(scale * 2.0 ** (15 - bits))
-        if i == last:
-            gain, zero = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        else:
-            gain, zero, input_units = output_scale(NONLINEARITY[actor.activation](sums[i]), bits, actor.activation)
+        values = NONLINEARITY[actor.activation](sums[i])
+        gain, zero, input_units = output_scale(values, bits, actor.activation, form)
+        if i == last or form == "int16":
+            gain, zero = np.zeros(0, np.int64), np.zeros(len(weight), np.int64)
         layers.append(IntegerLayer(
-            whole.astype(np.int16 if edge else np.int8), total_bias.astype(np.int32), shift.astype(np.uint8), multiplier.astype(np.int16),
-            bits, gain.astype(np.int16), zero.astype(np.int16),
+            whole.astype(np.int16 if wide else np.int8), total_bias.astype(np.int32), shift.astype(np.uint8), multiplier.astype(np.int16),
+            bits, gain.astype(np.int16), zero[: len(gain)].astype(np.int16),
         ))  # fmt: skip
-    return IntegerActor((OBS_LIMIT / np.asarray(clip, np.float64)).astype(np.float32), tuple(layers), actor.activation)
+    return IntegerActor((OBS_LIMIT / np.asarray(clip, np.float64)).astype(np.float32), tuple(layers), actor.activation, form)
 
 
 def range_bits_of(sums: Float, scale: Float) -> int:
@@ -181,9 +186,11 @@ def as_shift_and_multiplier(ratio: Float) -> tuple[Int, Int]:
     return shift.astype(np.int64), np.clip(multiplier, 0, 32767).astype(np.int64)
 
 
-def output_scale(values: Float, range_bits: int, activation: str) -> tuple[Int, Int, Float]:
+def output_scale(values: Float, range_bits: int, activation: str, form: str) -> tuple[Int, Int, Float]:
     """gain and zero of each unit, and what one of its 127 steps is worth: what was seen, a tenth more, and 0, fit."""
     unit = unit_of(range_bits, activation)
+    if form == "int16":
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.full(values.shape[1], unit)
     low, high = np.minimum(values.min(axis=0), 0.0) * 1.1, np.maximum(values.max(axis=0), 0.0) * 1.1
     gain = np.clip(np.floor(HIDDEN_LIMIT * unit * 32768 / np.maximum(high - low, 1e-9)), 1, 32767)
     step = unit * 32768 / gain

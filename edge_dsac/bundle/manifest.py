@@ -74,7 +74,7 @@ class ActorFacts:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    chosen: Literal["int8", "float16", "float32"] = fact("what the robot should run")
+    chosen: Literal["int8", "int16", "float16", "float32"] = fact("what the robot should run")
     because: str = fact("why, in one line for people")
     measured: Free = fact("the gate's verdict: errors and rewards of each precision")
 

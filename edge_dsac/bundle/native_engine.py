@@ -20,7 +20,7 @@ class NativeError(ValueError):
 
 class NativeActor:
     def __init__(self, library: bytes, form: str, sizes: tuple[int, ...], identity: int) -> None:
-        """`form`: float32 or int8. `sizes`: the actor's."""
+        """`form`: float32 or integer. `sizes`: the actor's."""
         self.bundle_id = identity
         self.library = load_library(library)
         self.obs: Float = np.zeros(sizes[0], np.float32)

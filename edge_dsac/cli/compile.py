@@ -62,7 +62,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--key", metavar="NAME", help="secret key to sign with (default: the only one there is)")
     parser.add_argument("--unsigned", action="store_true", help="do not sign; robots then need --allow-unsigned")
     parser.add_argument(
-        "--precision", choices=("auto", "int8", "float16", "float32"), default="auto",
+        "--precision", choices=("auto", "int8", "int16", "float16", "float32"), default="auto",
         help="auto: the smallest that the gate lets pass; any other must pass it too (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--observations", type=Path, metavar="FILE", help="recorded ones to calibrate with, rather than simulated flights")
@@ -109,7 +109,8 @@ def compile_policy(args: argparse.Namespace) -> int:
     steps.done(f"judged on {len(judgement.observations.held_out)} observations and {args.episodes} episodes: {precision.chosen}")
     for line in [precision.because, *judgement.warnings]:
         say(f"           {line}")
-    files, agreed = make_files(source, actor, judgement.observations, steps)
+    form = "int8" if precision.chosen == "int8" else "int16"  # a microcontroller needs whole numbers whatever the host runs
+    files, agreed = make_files(source, actor, form, judgement.observations, steps)
     manifest = make_manifest(
         source.spec, actor, files, name=args.name or args.out.stem, version=args.version, precision=precision,
         training={**source.provenance, "agreement": agreement_words(agreed)}, assumed=actor.assumed,
@@ -193,14 +194,14 @@ def decided(judgement: Judgement, asked: str) -> Precision:
     return Precision(chosen, because, verdict.as_json())  # type: ignore[arg-type]
 
 
-def make_files(source: Source, actor: Actor, observations: CalibrationSet, steps: Steps) -> tuple[dict[str, bytes], Agreement]:
+def make_files(source: Source, actor: Actor, form: str, observations: CalibrationSet, steps: Steps) -> tuple[dict[str, bytes], Agreement]:
     spec, calibration = source.spec, observations.calibration
     model = make_onnx(actor, spec)
     check_onnx(model, actor, spec)
     agreed = agreement(model, actor, spec, observations.held_out[:GOLDEN_ROWS])
     half = make_onnx(actor, spec, "float16")
     steps.done(f"ONNX: PyTorch, onnxruntime and numpy within {max(agreed.torch, agreed.onnxruntime, agreed.numpy):.1g}")
-    integer = calibrated_integer(actor, spec, calibration)
+    integer = calibrated_integer(actor, spec, calibration, form)
     c_file = make_c(actor, integer)
     native = compile_for_all(c_file)
     steps.done(f"C: {len(native)} targets")

@@ -60,15 +60,16 @@ def record_set(actor: Actor, spec: RobotSpec, options: JudgingOptions) -> Calibr
 def candidates(actor: Actor, spec: RobotSpec, calibration: Float) -> dict[str, Policy]:
     return {
         "int8": calibrated_integer(actor, spec, calibration).act,
+        "int16": calibrated_integer(actor, spec, calibration, "int16").act,
         "float16": lambda obs: act_float16(actor, obs),
         "int8 onnx": by_rows(OrtEngine(calibrated_onnx(actor, spec, calibration), spec, actor.identity)),
     }
 
 
-def calibrated_integer(actor: Actor, spec: RobotSpec, calibration: Float) -> IntegerActor:
-    """What is judged as int8, bit by bit what the generated C answers: generate it from this one."""
+def calibrated_integer(actor: Actor, spec: RobotSpec, calibration: Float, form: str = "int8") -> IntegerActor:
+    """What is judged as int8 or int16, bit by bit what the generated C answers: generate it from this one."""
     clip = ObservationLayout(spec).clip
-    return make_integer(actor, widened(calibration, clip), clip)
+    return make_integer(actor, widened(calibration, clip), clip, form)
 
 
 def calibrated_onnx(actor: Actor, spec: RobotSpec, calibration: Float) -> bytes:

@@ -18,7 +18,7 @@ from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec
 from edge_dsac.watch.picture import BLUE, GREEN, GREY, ORANGE, RED
 
-COLOUR = {"int8": ORANGE, "float16": BLUE, "int8 onnx": GREEN, "float32": "#22262b"}
+COLOUR = {"int8": ORANGE, "int16": "#8a5cc4", "float16": BLUE, "int8 onnx": GREEN, "float32": "#22262b"}
 SHOWN_S = 4.0  # of the closed loop: longer and the two lines are one
 POINTS = 4000  # of a scatter
 LEAST_ERROR = 1e-6  # where the axis of errors begins: float32's own

@@ -4,8 +4,8 @@
 
 #include "actor_sizes.h" /* OBSERVATIONS, ACTIONS, COUNT */
 
-void actor_int8(const float *obs, float *action);
-void actor_int8_whole(const int16_t *obs, int16_t *action);
+void actor_integer(const float *obs, float *action);
+void actor_integer_raw(const int16_t *obs, int16_t *action);
 
 static uint64_t with(uint64_t hash, uint16_t value) { return (hash ^ value) * 0x100000001b3ull; }
 
@@ -22,10 +22,10 @@ __attribute__((visibility("default"))) void drill(uint32_t count, uint64_t *hash
             real[i] = (float)whole[i] * (1.0f / 2048.0f);
         }
         if (n % 64 == 63) real[0] = __builtin_nanf(""), real[OBSERVATIONS - 1] = n % 128 == 63 ? __builtin_inff() : -__builtin_inff();
-        actor_int8_whole(whole, answer);
+        actor_integer_raw(whole, answer);
         for (int i = 0; i < ACTIONS; i++) hashes[0] = with(hashes[0], (uint16_t)answer[i]);
         if (n % 8 != 7) continue;
-        actor_int8(real, action);
+        actor_integer(real, action);
         for (int i = 0; i < ACTIONS; i++) hashes[1] = with(hashes[1], (uint16_t)(int16_t)(action[i] * 32768.0f));
     }
 }

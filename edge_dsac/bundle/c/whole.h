@@ -205,6 +205,15 @@ static inline lanes tanh_lanes(lanes x, int bits) {
     for (int i = 0; i < BLOCK; i++) q[i] = (kind)y[i];                                                                               \
   }
 
+// The same without a scale of each unit's own: what the form int16 has.
+#define TO_WIDE(name, nonlinear)                                                                                                    \
+  static inline void name(int16_t *restrict q, const int32_t *restrict sum, const uint8_t *restrict shift,                           \
+                          const int16_t *restrict multiplier, int bits) {                                                            \
+    for (int i = 0; i < BLOCK; i++) q[i] = saturated(sum[i] >> shift[i]);                                                            \
+    for (int i = 0; i < BLOCK; i += LANES)                                                                                           \
+      *(lanes *)(q + i) = nonlinear(times_q15(*(const lanes *)(q + i), *(const lanes *)(multiplier + i)), bits);                     \
+  }
+
 static inline int16_t before_tanh(int32_t sum, int shift, int16_t multiplier) {
   return (int16_t)(((int32_t)saturated(sum >> shift) * multiplier + 0x4000) >> 15);
 }
