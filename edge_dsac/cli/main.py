@@ -20,6 +20,7 @@ GROUPS = {
     "inspect": ("edge_dsac.cli.bundle", "what a policy file is: robot, precision, training, signature"),
     "diff": ("edge_dsac.cli.bundle", "what changes on the robot from one policy file to another"),
     "verify": ("edge_dsac.cli.bundle", "check a policy file: signature, hashes, robot, golden vectors"),
+    "profile": ("edge_dsac.cli.profile", "how long every engine takes with a policy on this board; picks one"),
     "keys": ("edge_dsac.cli.keys", "keys that sign policies, and keys that are trusted"),
     "import": ("edge_dsac.cli.importing", "take over an ONNX policy that another trainer exported"),
     "log": ("edge_dsac.cli.log", "look into a flight log, or export it"),
