@@ -56,7 +56,7 @@ def summary_lines(bundle: Bundle) -> list[str]:
         ),
         row("precision", f"{manifest.precision.chosen}: {manifest.precision.because}"),
     ]
-    lines += table("errors", manifest.precision.measured)
+    lines += error_lines(manifest.precision.measured)
     lines += table("training", {key: value for key, value in manifest.training.items() if key not in SHOWN_ELSEWHERE})
     lines += table("evaluation", manifest.training.get("evaluation") or {})
     lines += table("exam", manifest.training.get("exam") or {})
@@ -65,6 +65,25 @@ def summary_lines(bundle: Bundle) -> list[str]:
     lines.append(row("golden", f"{bundle.golden.count} vectors, {whole}"))
     lines.append(row("files", ", ".join(f"{name} {kilobytes(len(data))}" for name, data in sorted(bundle.files.items()))))
     return [plain(line) for line in lines]
+
+
+def error_lines(verdict: Any) -> list[str]:
+    """One line per precision the gate measured; whatever else stands there is shown as it is."""
+    try:
+        measured: Mapping[str, Any] = verdict["figures"]["measured"]
+        lines = [error_line(name, found, name in verdict["accepted"]) for name, found in measured.items()]
+    except (KeyError, TypeError, IndexError, ValueError):
+        return table("errors", verdict)
+    return [row("" if i else "errors", line) for i, line in enumerate(lines)]
+
+
+def error_line(name: str, found: Mapping[str, Any], accepted: bool) -> str:
+    errors, flown = found["errors"], found["comparison"]
+    line = f"{name}: mean {max(errors['mean']):.2g}, 99 % {max(errors['p99']):.2g}, largest {max(errors['most']):.2g} of an action"
+    if flown:
+        low, high = flown["interval"]
+        line += f"; jitter {max(flown['jitter_ratio']):.2f}, return {flown['return_difference']:+.3g} ({low:+.3g} to {high:+.3g})"
+    return f"{line}; {'accepted' if accepted else 'refused'}"
 
 
 def table(head: str, facts: Any) -> list[str]:

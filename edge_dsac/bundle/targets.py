@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-COMMON = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-ffreestanding", "-nostdlib", "-fno-sanitize=all")
+# -g0: what a debugger would read names the temporary folder, and the same actor would give other bytes each time.
+COMMON = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-ffreestanding", "-nostdlib", "-fno-sanitize=all", "-g0")
 SHARED = ("-O3", "-shared", "-fPIC", "-fvisibility=hidden", "-Wl,-s")
 OBJECT = ("-O2", "-c", "-ffunction-sections", "-fdata-sections")
 
@@ -59,8 +60,8 @@ def compile_actor(source: str, target: Target, more: tuple[str, ...] = ()) -> by
     with tempfile.TemporaryDirectory() as folder:
         c_file, out = Path(folder) / "actor.c", Path(folder) / "actor.bin"
         c_file.write_text(source)
-        command = [sys.executable, "-m", "ziglang", "cc", *target.words, *more, str(c_file), "-o", str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", "ziglang", "cc", *target.words, *more, c_file.name, "-o", out.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)  # the same names each time
         if done.returncode != 0:
             raise CompileError(
                 f"{target.file}: the actor's C file does not compile:\n{done.stderr.strip()}\nthe command was: {' '.join(command)}"
