@@ -204,9 +204,9 @@ def random_actor(sizes: tuple[int, ...]) -> Actor:
 
 def make_onnxruntime(actor: Actor) -> Any:
     from edge_dsac.bundle.export import make_graph
-    from edge_dsac.bundle.ort_engine import OrtEngine
+    from edge_dsac.bundle.ort_engine import Bound, open_session
 
-    return OrtEngine(make_graph(actor, np.eye(actor.sizes[-1])), actor.sizes, 1)
+    return Bound(open_session(make_graph(actor, np.eye(actor.sizes[-1]), {})), actor.sizes[0], actor.sizes[-1])
 
 
 class TorchEager:

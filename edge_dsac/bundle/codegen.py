@@ -99,7 +99,8 @@ def integer_part(actor: IntegerActor, sizes: tuple[int, ...]) -> str:
         calls.append(INTEGER_LAYER.format(
             i=i, units=wide(len(layer.bias)), inputs=inputs, source=source, kind=kind, bits=layer.range_bits,
             q="int16" if to_int16 else "uint8",
-            scales=f"gain{i} + i, zero{i} + i, " if int8 else "",
+            scales=f"gain{i}, zero{i}, " if int8 else "",
+            room=f", y{i}" if int8 else "", make_room=f"\n  int16_t y{i}[{wide(len(layer.bias))}] ALIGNED;" if int8 else "",
         ))  # fmt: skip
         inputs, source = wide(len(layer.bias)), f"q{i}"
     last = actor.layers[-1]
@@ -110,12 +111,10 @@ def integer_part(actor: IntegerActor, sizes: tuple[int, ...]) -> str:
 
 
 INTEGER_LAYER = """  int32_t sum{i}[{units}] ALIGNED;
-  {q}_t q{i}[{units}] ALIGNED;
+  {q}_t q{i}[{units}] ALIGNED;{make_room}
   for (int i = 0; i < {units}; i++) sum{i}[i] = b{i}[i];
-  for (int i = 0; i < {units}; i += BLOCK) {{
-    add_{kind}(sum{i} + i, w{i} + i * {inputs}, {source}, {inputs});
-    to_{q}(q{i} + i, sum{i} + i, shift{i} + i, multiplier{i} + i, {scales}{bits});
-  }}"""
+  for (int i = 0; i < {units}; i += BLOCK) add_{kind}(sum{i} + i, w{i} + i * {inputs}, {source}, {inputs});
+  to_{q}(q{i}, sum{i}, shift{i}, multiplier{i}, {scales}{bits}, {units}{room});"""
 
 INTEGER_LAST = """
   for (int i = 0; i < ACTOR_ACTIONS; i++) {{

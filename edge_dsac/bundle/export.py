@@ -34,6 +34,11 @@ def make_onnx(actor: Actor, spec: RobotSpec, precision: str = "float32") -> byte
 
     The batch is 1 and not a name: a robot asks for one action at a time, and TensorRT then needs no optimisation profile.
     """
+    return make_graph(actor, ActionLayout(spec).to_command, properties(actor, spec), precision)
+
+
+def make_graph(actor: Actor, to_command: Float, properties: dict[str, str], precision: str = "float32") -> bytes:
+    """Of any actor, a robot's or not."""
     if precision not in NUMBERS:
         raise ExportError(f"precision {precision!r} cannot be exported; expected one of {', '.join(NUMBERS)}")
     constants = [constant("obs_scale", actor.obs_scale)]
@@ -53,14 +58,14 @@ def make_onnx(actor: Actor, spec: RobotSpec, precision: str = "float32") -> byte
     if precision == "float16":
         nodes.append(helper.make_node("Cast", [x], ["mean"], "to_float32", to=TensorProto.FLOAT))
         x = "mean"
-    constants.append(constant("to_command", ActionLayout(spec).to_command))
+    constants.append(constant("to_command", to_command))
     nodes.append(helper.make_node("Tanh", [x], ["action"], "squash"))
     nodes.append(helper.make_node("MatMul", ["action", "to_command"], ["command"], "to_si"))
-    ends = {"obs": actor.sizes[0], "action": actor.sizes[-1], "command": len(spec.joints)}
+    ends = {"obs": actor.sizes[0], "action": actor.sizes[-1], "command": to_command.shape[1]}
     obs, *outputs = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size]) for name, size in ends.items())
     graph = helper.make_graph(nodes, "actor", [obs], outputs, constants)
     model = helper.make_model(graph, producer_name="edge_dsac", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    helper.set_model_props(model, properties(actor, spec))
+    helper.set_model_props(model, properties)
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -7,6 +7,8 @@ observation layout is refused before the first action.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,24 +20,23 @@ from edge_dsac.spec.robot import RobotSpec
 
 class OrtEngine:
     def __init__(self, model: bytes, spec: RobotSpec, bundle_id: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3  # errors; a warning would be written to the loop's standard error
-        try:
-            self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own families derive from nothing nearer
-            raise ActorError(f"ONNX file: onnxruntime {onnxruntime.__version__} refuses it: {error}") from None
-        expect(self.session, spec)
         self.bundle_id = bundle_id
-        self.obs: NDArray[np.float32] = np.zeros((1, ObservationLayout(spec).size), np.float32)
-        self.action: NDArray[np.float32] = np.zeros((1, len(spec.actions)), np.float32)
-        self.binding = self.session.io_binding()
+        session = open_session(model)
+        expect(session, spec)
+        self.bound = Bound(session, ObservationLayout(spec).size, len(spec.actions))
+        self.act = self.bound.act
+
+
+class Bound:
+    """A session with its input and its output `action` in memory of ours."""
+
+    def __init__(self, session: Any, observations: int, actions: int) -> None:
+        self.obs: NDArray[np.float32] = np.zeros((1, observations), np.float32)
+        self.action: NDArray[np.float32] = np.zeros((1, actions), np.float32)
+        self.binding = session.io_binding()
         self.binding.bind_input("obs", "cpu", 0, np.float32, self.obs.shape, self.obs.ctypes.data)
         self.binding.bind_output("action", "cpu", 0, np.float32, self.action.shape, self.action.ctypes.data)
-        self.run = self.session.run_with_iobinding
+        self.run = session.run_with_iobinding
 
     def act(self, obs: Observation) -> Float:
         self.obs[0] = obs.vector
@@ -43,12 +44,25 @@ class OrtEngine:
         return np.array(self.action[0])  # a copy: the log still holds the last one when the next is computed
 
 
-def expect(session: object, spec: RobotSpec) -> None:
+def open_session(model: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3  # errors; a warning would be written to the loop's standard error
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own families derive from nothing nearer
+        raise ActorError(f"ONNX file: onnxruntime {onnxruntime.__version__} refuses it: {error}") from None
+
+
+def expect(session: Any, spec: RobotSpec) -> None:
     """Bound memory is written without a look at its size: names, kinds and shapes must be the robot's."""
-    made_for = session.get_modelmeta().custom_metadata_map.get("policy_fingerprint", "nothing")  # type: ignore[attr-defined]
+    made_for = session.get_modelmeta().custom_metadata_map.get("policy_fingerprint", "nothing")
     if made_for != spec.policy_fingerprint:
         raise ActorError(f"ONNX file: made for policy {made_for}, {spec.model} has {spec.policy_fingerprint}; compile it again")
-    found = {end.name: (end.type, list(end.shape)) for end in (*session.get_inputs(), *session.get_outputs())}  # type: ignore[attr-defined]
+    found = {end.name: (end.type, list(end.shape)) for end in (*session.get_inputs(), *session.get_outputs())}
     sizes = {"obs": ObservationLayout(spec).size, "action": len(spec.actions), "command": len(spec.joints)}
     wanted = {name: ("tensor(float)", [1, size]) for name, size in sizes.items()}
     if found != wanted:

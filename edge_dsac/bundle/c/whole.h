@@ -191,26 +191,27 @@ static inline lanes tanh_lanes(lanes x, int bits) {
 #endif
 }
 
-// 32 units: sums (the rounding half of the shift is in their bias already) -> inputs of the next layer.
+// All units of a layer at once, so that the chains of several overlap: sums (the rounding half of the shift is in their bias already)
+// -> inputs of the next layer. `y` is room to work in.
 #define TO_HIDDEN(name, kind, nonlinear)                                                                                            \
   static inline void name(kind *restrict q, const int32_t *restrict sum, const uint8_t *restrict shift,                              \
-                          const int16_t *restrict multiplier, const int16_t *restrict gain, const int16_t *restrict zero, int bits) { \
-    int16_t y[BLOCK] ALIGNED;                                                                                                        \
-    for (int i = 0; i < BLOCK; i++) y[i] = saturated(sum[i] >> shift[i]);                                                            \
-    for (int i = 0; i < BLOCK; i += LANES) {                                                                                         \
+                          const int16_t *restrict multiplier, const int16_t *restrict gain, const int16_t *restrict zero, int bits,  \
+                          int units, int16_t *restrict y) {                                                                          \
+    for (int i = 0; i < units; i++) y[i] = saturated(sum[i] >> shift[i]);                                                            \
+    for (int i = 0; i < units; i += LANES) {                                                                                         \
       lanes x = times_q15(*(const lanes *)(y + i), *(const lanes *)(multiplier + i));                                                \
       lanes next = (lanes)(times_q15(nonlinear(x, bits), *(const lanes *)(gain + i)) + *(const lanes *)(zero + i));                  \
       *(lanes *)(y + i) = LEAST(MOST(next, EVERY(0)), EVERY(127));                                                                   \
     }                                                                                                                                \
-    for (int i = 0; i < BLOCK; i++) q[i] = (kind)y[i];                                                                               \
+    for (int i = 0; i < units; i++) q[i] = (kind)y[i];                                                                               \
   }
 
 // The same without a scale of each unit's own: what the form int16 has.
 #define TO_WIDE(name, nonlinear)                                                                                                    \
   static inline void name(int16_t *restrict q, const int32_t *restrict sum, const uint8_t *restrict shift,                           \
-                          const int16_t *restrict multiplier, int bits) {                                                            \
-    for (int i = 0; i < BLOCK; i++) q[i] = saturated(sum[i] >> shift[i]);                                                            \
-    for (int i = 0; i < BLOCK; i += LANES)                                                                                           \
+                          const int16_t *restrict multiplier, int bits, int units) {                                                 \
+    for (int i = 0; i < units; i++) q[i] = saturated(sum[i] >> shift[i]);                                                            \
+    for (int i = 0; i < units; i += LANES)                                                                                           \
       *(lanes *)(q + i) = nonlinear(times_q15(*(const lanes *)(q + i), *(const lanes *)(multiplier + i)), bits);                     \
   }
 
