@@ -6,9 +6,13 @@ import math
 import numpy as np
 import pytest
 
+from edge_dsac.bundle.actor import ActorError, gelu, load_actor, make_actor_file
 from edge_dsac.bundle.baselines import CascadedPd, PurePursuit, make_baseline
-from edge_dsac.bundle.engines import NumpyMlp, gelu
-from edge_dsac.bundle.weights import WeightsError, load_weights, make_weights_file
+from edge_dsac.bundle.codegen import make_c
+from edge_dsac.bundle.export import make_onnx
+from edge_dsac.bundle.integer import make_integer
+from edge_dsac.bundle.numpy_engine import NumpyMlp
+from edge_dsac.bundle.ort_engine import OrtEngine
 from edge_dsac.records import Observation
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import load_robot
@@ -22,19 +26,27 @@ def make_layers(spec, widths=(16, 16), outputs=None, seed=3):
     return [(generator.normal(size=(b, a)) / np.sqrt(a), generator.normal(size=b) * 0.1) for a, b in zip(sizes, sizes[1:], strict=False)]
 
 
-def write(tmp_path, spec, layers, activation="gelu"):
+def write(tmp_path, spec, layers, activation="gelu", squash="tanh"):
     path = tmp_path / "policy.npz"
-    path.write_bytes(make_weights_file(layers, activation, spec))
+    path.write_bytes(make_actor_file(layers, activation, spec, squash))
     return path
 
 
-def mlp(tmp_path, spec):
-    return NumpyMlp(load_weights(write(tmp_path, spec, make_layers(spec)), spec), len(spec.actions))
+def mlp(tmp_path, spec, activation="gelu", squash="tanh"):
+    return NumpyMlp(load_actor(write(tmp_path, spec, make_layers(spec), activation, squash), spec))
+
+
+def ort(tmp_path, spec):
+    actor = load_actor(write(tmp_path, spec, make_layers(spec)), spec)
+    return OrtEngine(make_onnx(actor, spec), spec, actor.identity)
 
 
 ENGINES = {
     "numpy on balance_bot": (BOT, lambda tmp: mlp(tmp, BOT)),
     "numpy on rover": (ROVER, lambda tmp: mlp(tmp, ROVER)),
+    "numpy with elu and a clip": (BOT, lambda tmp: mlp(tmp, BOT, "elu", "clip")),
+    "onnxruntime on balance_bot": (BOT, lambda tmp: ort(tmp, BOT)),
+    "onnxruntime on rover": (ROVER, lambda tmp: ort(tmp, ROVER)),
     "cascaded PD": (BOT, lambda tmp: CascadedPd(BOT)),
     "pure pursuit": (ROVER, lambda tmp: PurePursuit(ROVER)),
 }
@@ -81,7 +93,6 @@ def test_gelu_is_exact_to_float32():
     x = np.linspace(-8, 8, 4001, dtype=np.float32)
     exact = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.astype(float)])
     assert (np.abs(gelu(x) - exact) / np.maximum(np.abs(x), 1.0)).max() < 3e-7
-    assert gelu(x).dtype == np.float32
 
 
 def test_the_network_is_what_the_weights_say(tmp_path):
@@ -95,11 +106,33 @@ def test_the_network_is_what_the_weights_say(tmp_path):
     assert engine.act(obs) == pytest.approx(np.tanh(layers[-1][0] @ x + layers[-1][1]), abs=2e-6)
 
 
+def test_elu_and_clip_are_what_they_say(tmp_path):
+    weight, bias = np.zeros((2, ObservationLayout(BOT).size)), np.array([-1.0, 0.5])
+    layers = [(weight, bias), (np.array([[1.0, 1.0], [0.0, 4.0]]), np.zeros(2))]
+    path = write(tmp_path, BOT, layers, "elu", "clip")
+    obs = observations(BOT, 1)[0]
+    # elu(-1) = 1/e - 1, elu(0.5) = 0.5; their sum is 1/e - 0.5; 4 times 0.5 is 2, clipped
+    assert NumpyMlp(load_actor(path, BOT)).act(obs) == pytest.approx([math.exp(-1) - 0.5, 1.0], abs=1e-6)
+    assert load_actor(path, BOT).act(obs.vector) == pytest.approx([math.exp(-1) - 0.5, 1.0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("activation", "squash", "said"), [("elu", "tanh", "the actor has elu"), ("gelu", "clip", "the actor in clip")])
+def test_forms_that_do_not_know_an_actor_refuse_it(tmp_path, activation, squash, said):
+    plain = load_actor(write(tmp_path, BOT, make_layers(BOT)), BOT)
+    some = np.stack([obs.vector for obs in observations(BOT)])
+    integer = make_integer(plain, some, ObservationLayout(BOT).clip)
+    other = load_actor(write(tmp_path, BOT, make_layers(BOT), activation, squash), BOT)
+    with pytest.raises(ActorError, match=f"whole numbers: .*{said}"):
+        make_integer(other, some, ObservationLayout(BOT).clip)
+    with pytest.raises(ActorError, match=f"the C file: .*{said}"):
+        make_c(other, integer)
+
+
 def test_the_log_deviations_of_a_stochastic_actor_do_not_drive_motors(tmp_path):
     layers = make_layers(BOT, outputs=4)
-    whole = NumpyMlp(load_weights(write(tmp_path, BOT, layers), BOT), 2)
+    whole = NumpyMlp(load_actor(write(tmp_path, BOT, layers), BOT))
     means = [*layers[:-1], (layers[-1][0][:2], layers[-1][1][:2])]
-    only = NumpyMlp(load_weights(write(tmp_path, BOT, means), BOT), 2)
+    only = NumpyMlp(load_actor(write(tmp_path, BOT, means), BOT))
     obs = observations(BOT, 1)[0]
     assert whole.act(obs) == pytest.approx(only.act(obs), abs=1e-7)
 
@@ -135,33 +168,33 @@ def test_a_robot_gets_the_baseline_its_file_has_gains_for():
 
 def test_weights_for_another_robot_are_refused(tmp_path):
     path = write(tmp_path, ROVER, make_layers(ROVER))
-    with pytest.raises(WeightsError, match=f"made for policy {ROVER.policy_fingerprint}, balance_bot has {BOT.policy_fingerprint}"):
-        load_weights(path, BOT)
+    with pytest.raises(ActorError, match=f"made for policy {ROVER.policy_fingerprint}, balance_bot has {BOT.policy_fingerprint}"):
+        load_actor(path, BOT)
 
 
 def test_weights_with_nan_are_refused(tmp_path):
     layers = make_layers(BOT)
     layers[1][0][3, 4] = np.nan
-    with pytest.raises(WeightsError, match="layer 1 holds NaN"):
-        load_weights(write(tmp_path, BOT, layers), BOT)
+    with pytest.raises(ActorError, match="layer 1 holds NaN"):
+        load_actor(write(tmp_path, BOT, layers), BOT)
 
 
 def test_weights_of_the_wrong_shape_are_refused(tmp_path):
     layers = make_layers(BOT)
     layers[1] = (layers[1][0][:, :-1], layers[1][1])
-    with pytest.raises(WeightsError, match="layer 1 expected"):
-        load_weights(write(tmp_path, BOT, layers), BOT)
+    with pytest.raises(ActorError, match="layer 1 expected"):
+        load_actor(write(tmp_path, BOT, layers), BOT)
 
 
 def test_a_truncated_file_and_garbage_are_refused_by_name(tmp_path):
-    whole = make_weights_file(make_layers(BOT), "gelu", BOT)
+    whole = make_actor_file(make_layers(BOT), "gelu", BOT)
     path = tmp_path / "bad.npz"
     for data in (b"", b"garbage", whole[:-200], whole[: len(whole) // 2]):
         path.write_bytes(data)
-        with pytest.raises(WeightsError):
-            load_weights(path, BOT)
-    with pytest.raises(WeightsError, match="cannot be read"):
-        load_weights(tmp_path / "absent.npz", BOT)
+        with pytest.raises(ActorError):
+            load_actor(path, BOT)
+    with pytest.raises(ActorError, match="cannot be read"):
+        load_actor(tmp_path / "absent.npz", BOT)
 
 
 def test_a_file_with_a_pickled_object_is_refused(tmp_path):
@@ -169,5 +202,5 @@ def test_a_file_with_a_pickled_object_is_refused(tmp_path):
     np.savez(out, w0=np.array([{"a": 1}], dtype=object))
     path = tmp_path / "evil.npz"
     path.write_bytes(out.getvalue())
-    with pytest.raises(WeightsError):
-        load_weights(path, BOT)
+    with pytest.raises(ActorError):
+        load_actor(path, BOT)

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from edge_dsac.bundle.weights import make_weights_file
+from edge_dsac.bundle.actor import make_actor_file
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog import open_log, summarise
 
@@ -224,7 +224,7 @@ def test_a_new_policy_file_is_taken_up_in_flight_and_a_bad_one_is_not(board, tmp
     def write(scale):
         layers = [(np.full((4, size), scale), np.zeros(4)), (np.full((2, 4), scale), np.zeros(2))]
         fresh = tmp_path / "fresh.npz"
-        fresh.write_bytes(make_weights_file(layers, "gelu", spec))
+        fresh.write_bytes(make_actor_file(layers, "gelu", spec))
         os.replace(fresh, policy)
 
     write(0.01)

@@ -189,13 +189,13 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
 
 @pytest.mark.slow
 def test_a_robots_policy_is_one_the_loop_can_load(tmp_path):
-    from edge_dsac.bundle.weights import load_weights
+    from edge_dsac.bundle.actor import load_actor
     from edge_dsac.spec.robot import load_robot
 
     done = train("--robot", "balance_bot", *TINY, "--envs", "4", "--out", "run", "--film-s", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    weights = load_weights(tmp_path / "run" / "policy.npz", load_robot("balance_bot"))
-    assert [layer[0].shape for layer in weights.layers] == [(16, weights.obs_scale.size), (16, 16), (4, 16)]
+    actor = load_actor(tmp_path / "run" / "policy.npz", load_robot("balance_bot"))
+    assert [layer[0].shape for layer in actor.layers] == [(16, actor.obs_scale.size), (16, 16), (2, 16)]
     exam = json.loads((tmp_path / "run" / "exam.json").read_text())
     assert set(exam) == {f"{who}/{ranges}" for who in ("policy", "baseline") for ranges in ("nominal", "full", "hidden")}
     assert "to beat: CascadedPd" in done.stdout

@@ -48,12 +48,15 @@ FOREIGN = {
     "gymnasium": ("sim", "tools"),
     "mujoco_warp": ("sim.warp",),
     "warp": ("sim.warp", "tools"),
-    "torch": ("edge_dsac.learn", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize", "tools"),
+    # torch_trt hands a torch module to torch_tensorrt: a desktop GPU's engine, whose functions import torch when they are called.
+    "torch": ("edge_dsac.learn", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize", "edge_dsac.bundle.torch_trt", "tools"),
     "stable_baselines3": ("tools",),  # peers in benchmarks
     "sb3_contrib": ("tools",),
     "tyro": ("edge_dsac.cli.train",),  # the desktop's; a robot's verbs use argparse
     "sbx": ("tools",),
     "jax": ("tools",),
+    "yaml": ("edge_dsac.bundle.safe_yaml",),
+    "google": ("edge_dsac.bundle.foreign_file",),  # protobuf, which onnx brings
     "onnx": ("edge_dsac.bundle", "tools"),
     "onnxruntime": ("edge_dsac.bundle", "tools"),
     "tensorrt": ("edge_dsac.bundle", "tools"),

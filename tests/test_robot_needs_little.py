@@ -15,6 +15,7 @@ NOT_ON_A_ROBOT = (
     "torch",
     "onnx",
     "onnxruntime",
+    "yaml",
     "mujoco",
     "gymnasium",
     "matplotlib",
@@ -24,10 +25,14 @@ NOT_ON_A_ROBOT = (
     "hypothesis",
     "tyro",
     "tensorboard",
+    "tensorrt",
+    "tensorrt_rtx",
+    "torch_tensorrt",
 )
 # What only a desktop imports. All other modules of edge_dsac and firmware_bridge are the robot's.
 DESKTOP = (
-    "edge_dsac.learn", "edge_dsac.cli.train", "edge_dsac.watch.picture", "edge_dsac.watch.training", "edge_dsac.bundle.export", "edge_dsac.bundle.quantize", "edge_dsac.bundle.tensorrt",
+    "edge_dsac.learn", "edge_dsac.cli.train", "edge_dsac.watch.picture", "edge_dsac.watch.training", "edge_dsac.bundle.export",
+    "edge_dsac.bundle.quantize", "edge_dsac.bundle.quantize_fp8", "edge_dsac.cli.judging", "edge_dsac.cli.compile", "edge_dsac.watch.compiled",
     "sim", "tools", "calibration",
 )  # fmt: skip
 
@@ -60,7 +65,7 @@ def on_a_robot(code, *arguments):
 def test_what_a_robot_needs_imports_without_what_a_robot_lacks():
     names = sorted(robot_modules())
     for wanted in (
-        "edge_dsac.records", "edge_dsac.spec.robot", "edge_dsac.loop.control", "edge_dsac.bundle.engines", "edge_dsac.steplog.recorder",
+        "edge_dsac.records", "edge_dsac.spec.robot", "edge_dsac.loop.control", "edge_dsac.bundle.engines", "edge_dsac.bundle.package", "edge_dsac.cli.bundle", "edge_dsac.cli.keys", "edge_dsac.steplog.recorder",
         "edge_dsac.cli.main", "edge_dsac.cli.run", "edge_dsac.cli.log", "edge_dsac.watch.line", "firmware_bridge.link",
         "firmware_bridge.port", "firmware_bridge.session", "firmware_bridge.wire",
     ):  # fmt: skip
@@ -86,7 +91,11 @@ MAIN = "from edge_dsac.cli.main import main\nsys.exit(main(sys.argv[1:]))"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["log", "--help"], ["watch", "--help"], ["spec", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["run", "--help"], ["log", "--help"], ["watch", "--help"], ["spec", "--help"], ["verify", "--help"], ["keys", "--help"]],
+    ids=" ".join,
+)
 def test_help_is_there_on_a_robot(words):
     done = on_a_robot(MAIN, *words)
     assert done.returncode == 0, done.stderr

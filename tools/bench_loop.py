@@ -30,8 +30,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from edge_dsac.bundle.engines import NumpyMlp
-from edge_dsac.bundle.weights import check_weights
+from edge_dsac.bundle.actor import check_actor
+from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.loop.control import Conduct, ControlLoop
 from edge_dsac.loop.flight import phase_target_ns
 from edge_dsac.loop.limiter import Limiter
@@ -105,7 +105,7 @@ def make_policy(spec: RobotSpec) -> NumpyMlp:
     }
     for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
         arrays[f"w{i}"], arrays[f"b{i}"] = generator.normal(size=(b, a)) * 0.02 / np.sqrt(a), np.zeros(b)
-    return NumpyMlp(check_weights(arrays, "random", 1, spec), len(spec.actions))
+    return NumpyMlp(check_actor(arrays, "random", 1, spec))
 
 
 class Rig:

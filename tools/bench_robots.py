@@ -23,14 +23,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-import torch
 
+from edge_dsac.bundle.actor import load_actor
 from edge_dsac.bundle.baselines import make_baseline
-from edge_dsac.bundle.weights import load_weights
 from edge_dsac.cli.train import baseline_policy, parse
-from edge_dsac.learn.act import deployed
 from edge_dsac.learn.evaluate import evaluate
-from edge_dsac.learn.losses import Objective
 from edge_dsac.learn.run_folder import machine, source_state
 from edge_dsac.spec.robot import load_robot
 from sim.tasks import RobotTask
@@ -59,9 +56,8 @@ def examine(robot: str, policy_file: Path | None, ranges: str) -> dict[str, floa
     if policy_file is None:
         policy = baseline_policy(make_baseline(spec), task)
     else:
-        weights = load_weights(policy_file, spec)
-        params = tuple(torch.from_numpy(np.asarray(part, np.float32)) for layer in weights.layers for part in layer)
-        policy = deployed(params, (torch.from_numpy(task.low), torch.from_numpy(task.high)), Objective(activation=weights.activation))
+        actor = load_actor(policy_file, spec)
+        policy = lambda scaled: actor.act(scaled / actor.obs_scale)  # noqa: E731
     return evaluate(task, policy, EXAM_SEED, EPISODES).figures()
 
 
@@ -116,7 +112,6 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("train", nargs="*", help="after --: further options of `edge-dsac train`")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     rows = [row_of("baseline", None, {ranges: examine(args.robot, None, ranges) for ranges in SETS})]
     for seed in range(args.seeds):
         folder = args.runs / f"{args.robot}-{seed}"

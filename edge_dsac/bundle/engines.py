@@ -1,110 +1,126 @@
-"""Engines: ways to run a policy, all behind `act(obs) -> action`. Here the numpy one, the reference for all others.
+"""The table of engines: every way to run a bundle's policy that this project knows, and why one cannot be used here.
 
-Knows no robot, no link, no clock. Rule that must stay true: the same observation gives the same action, whatever came before.
+To add one: write a module with `why_not(bundle)` and `load(bundle)`, and a row below. Rule that must stay true: looking at the table
+imports nothing heavy; what an engine needs is imported by its own two functions.
 """
 
 from __future__ import annotations
 
+import os
+import platform
+import sys
 from collections.abc import Callable
-from math import sqrt
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_dsac.bundle.weights import Weights
-from edge_dsac.records import Float, Observation
-
-# erf(REACH q) = q N(q^2) / D(q^2) for |q| <= 1, and +-1 beyond. Fitted in the least-maximum sense in float64: |error| <= 1.1e-8 within,
-# 7.7e-8 beyond, which is float32's own. numpy has no erf, the robot has no scipy, and a tick pays per numpy call, not per entry.
-REACH = 3.8
-ERF = np.array([
-    [4.287840484775963, 10.322330707137718, 41.63600528079293, 42.26085320443879, 47.58215656231077, 5.086655958806445],  # N
-    [1.0, 7.220667098647168, 23.615215929637678, 44.63097696124193, 50.16256946506253, 24.54642284733811],  # D
-], np.float32)  # fmt: skip
-GELU_GAIN = REACH / sqrt(2.0)  # gelu(x) = GELU_GAIN * unit_gelu(x / (2 GELU_GAIN))
-
-Layer = Callable[[Float], Float]
+from edge_dsac.bundle import tensorrt_here
+from edge_dsac.bundle.golden import TOLERANCE, Engine, check_golden
+from edge_dsac.bundle.native_engine import NativeActor
+from edge_dsac.bundle.numpy_engine import NumpyMlp
+from edge_dsac.bundle.ort_engine import OrtEngine
+from edge_dsac.bundle.package import Bundle
+from edge_dsac.bundle.targets import best_target
+from edge_dsac.bundle.tensorrt import PlanConfig, Precision
 
 
-class GeluLayer:
-    """unit_gelu(weight @ x + bias), where unit_gelu(q) = q (1 + erf(REACH q)): its scales belong to the weights around it."""
-
-    def __init__(self, weight: Float, bias: Float) -> None:
-        self.weight, self.bias = np.ascontiguousarray(weight, np.float32), np.ascontiguousarray(bias, np.float32)
-        width = len(bias)
-        self.sum, self.near = np.zeros(width, np.float32), np.zeros(width, np.float32)
-        self.powers: NDArray[np.float32] = np.ones((6, width), np.float32)  # of near squared; the first stays 1
-        self.one, self.two, self.three, self.two_three, self.four_five = (self.powers[i] for i in (1, 2, 3, slice(2, 4), slice(4, 6)))
-        self.fraction = np.zeros((2, width), np.float32)
-
-    def __call__(self, x: Float) -> Float:
-        q, near, fraction = self.sum, self.near, self.fraction
-        np.dot(self.weight, x, q)
-        np.add(q, self.bias, q)
-        np.minimum(q, 1.0, out=near)
-        np.maximum(near, -1.0, out=near)
-        np.multiply(near, near, self.one)
-        np.multiply(self.one, self.one, self.two)
-        np.multiply(self.one, self.two, self.three)
-        np.multiply(self.two_three, self.two, self.four_five)
-        np.dot(ERF, self.powers, fraction)
-        erf: Float = np.divide(fraction[0], fraction[1])
-        np.multiply(erf, near, erf)
-        np.multiply(erf, q, erf)
-        np.add(erf, q, erf)
-        return erf
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    name: str
+    exact: bool  # answers in whole numbers, bit by bit those of the golden vectors
+    why_not: Callable[[Bundle], str]  # empty if it can run this bundle here and now
+    load: Callable[[Bundle], Engine]
+    tolerance: float = TOLERANCE  # of an engine that is not exact; float16 needs more
 
 
-def gelu(x: Float) -> Float:
-    """x * Phi(x), exact to float32."""
-    wide = np.atleast_1d(np.asarray(x, np.float32))
-    layer = GeluLayer(np.eye(len(wide)), np.zeros(len(wide)))
-    return np.asarray(np.float32(GELU_GAIN) * layer(wide * np.float32(0.5 / GELU_GAIN)))
+def no_native(bundle: Bundle) -> str:
+    here = platform.machine()
+    return "" if best_target(bundle.files) is not None else f"the policy file holds no compiled actor for this machine ({here})"
 
 
-class PlainLayer:
-    def __init__(self, weight: Float, bias: Float, nonlinearity: Callable[[Float], Float]) -> None:
-        self.weight, self.bias = np.ascontiguousarray(weight, np.float32), bias.astype(np.float32)
-        self.nonlinearity = nonlinearity
-
-    def __call__(self, x: Float) -> Float:
-        return self.nonlinearity(np.dot(self.weight, x) + self.bias)
+def not_chosen(bundle: Bundle) -> str:
+    """Whole numbers are run only where the gate let them pass; float32 always may."""
+    precision = bundle.manifest.precision
+    return "" if precision.chosen in ("int8", "int16") else f"the policy was compiled for {precision.chosen}: {precision.because}"
 
 
-def relu(x: Float) -> Float:
-    return np.asarray(np.maximum(x, 0.0))
+def native(bundle: Bundle, form: str) -> Engine:
+    target = best_target(bundle.files)
+    assert target is not None  # no_native was asked
+    return NativeActor(bundle.files[target.file], form, bundle.actor.sizes, bundle.identity)
 
 
-NONLINEARITY: dict[str, Callable[[Float], Float]] = {"relu": relu, "tanh": np.tanh}
+def no_onnxruntime(bundle: Bundle) -> str:
+    if find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed: pip install 'edge_dsac[compile]'"
+    return no_file(bundle, "actor.onnx")
 
 
-def make_layers(layers: list[tuple[Float, Float]], activation: str) -> list[Layer]:
-    """Every scale is folded into the weights before the first tick."""
-    made: list[Layer] = []
-    gain = 1.0  # of what comes in, over what the weights expect
-    for weight, bias in layers[:-1]:
-        if activation == "gelu":
-            made.append(GeluLayer(weight * (gain * 0.5 / GELU_GAIN), bias * (0.5 / GELU_GAIN)))
-            gain = GELU_GAIN
-        else:
-            made.append(PlainLayer(weight, bias, NONLINEARITY[activation]))
-    weight, bias = layers[-1]
-    return [*made, PlainLayer(weight * gain, bias, np.tanh)]
+def onnxruntime(bundle: Bundle) -> Engine:
+    return OrtEngine(bundle.files["actor.onnx"], bundle.spec, bundle.identity)
 
 
-class NumpyMlp:
-    """Deployed action = tanh(mean). The observation scale is folded into the first layer."""
+def tensorrt_precision(bundle: Bundle) -> str:
+    """Its int8 is QDQ, another one than the native engine's, and passed the gate or not by itself."""
+    accepted = bundle.manifest.precision.measured.get("accepted", [])
+    return next((precision for name, precision in (("int8 onnx", "int8"), ("float16", "float16")) if name in accepted), "float32")
 
-    def __init__(self, weights: Weights, actions: int) -> None:
-        self.bundle_id = weights.identity
-        (first, first_bias), *middle = weights.layers
-        layers = [(first * weights.obs_scale, first_bias), *middle]
-        last, last_bias = layers[-1]
-        layers[-1] = (last[:actions], last_bias[:actions])  # a stochastic actor's log-deviations do not drive motors
-        self.layers = make_layers(layers, weights.activation)
 
-    def act(self, obs: Observation) -> Float:
-        x = obs.vector
-        for layer in self.layers:
-            x = layer(x)
-        return x
+def no_tensorrt(bundle: Bundle) -> str:
+    return tensorrt_here.why_not() or no_file(bundle, TENSORRT[tensorrt_precision(bundle)][0])
+
+
+def no_file(bundle: Bundle, name: str) -> str:
+    return "" if name in bundle.files else f"the policy file holds no {name}"
+
+
+def tensorrt(bundle: Bundle) -> Engine:
+    file, precision = TENSORRT[tensorrt_precision(bundle)]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge_dsac" / "plans"
+    return tensorrt_here.load_engine(bundle.files[file], bundle.identity, folder, PlanConfig(precision), say)
+
+
+def say(text: str) -> None:
+    """A plan takes up to minutes to build the first time."""
+    sys.stderr.write(f"tensorrt: {text}\n")
+
+
+TENSORRT = {
+    "int8": ("actor_int8.onnx", Precision.INT8),
+    "float16": ("actor_float16.onnx", Precision.FP16),
+    "float32": ("actor.onnx", Precision.FP32),
+}
+# The order is that of preference where nothing was measured: quick on every board first.
+ENGINES: tuple[EngineKind, ...] = (
+    EngineKind("native-integer", True, lambda bundle: no_native(bundle) or not_chosen(bundle), lambda bundle: native(bundle, "integer")),
+    EngineKind("native-float32", False, lambda bundle: no_native(bundle), lambda bundle: native(bundle, "float32")),
+    EngineKind("onnxruntime", False, no_onnxruntime, onnxruntime),
+    EngineKind("numpy", False, lambda bundle: "", lambda bundle: NumpyMlp(bundle.actor)),
+    EngineKind("tensorrt", False, no_tensorrt, tensorrt, tolerance=0.2),  # its int8 is another one than ours; the gate bounds it
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    engine: str
+    result: str  # "passed", "failed" or "skipped"
+    why: str
+
+
+def judge(bundle: Bundle, kinds: tuple[EngineKind, ...] = ENGINES) -> list[Verdict]:
+    """Runs the golden vectors on every engine that is here."""
+    return [judge_one(bundle, kind) for kind in kinds]
+
+
+def judge_one(bundle: Bundle, kind: EngineKind) -> Verdict:
+    why_not = kind.why_not(bundle)
+    if why_not:
+        return Verdict(kind.name, "skipped", why_not)
+    try:
+        failures = check_golden(kind.load(bundle), bundle, kind.exact, kind.tolerance)
+    except Exception as error:  # whatever a backend throws: an engine that cannot run is an answer, not a crash of the check
+        return Verdict(kind.name, "failed", f"{type(error).__name__}: {error}")
+    if failures:
+        return Verdict(kind.name, "failed", f"{len(failures)} failures on {bundle.golden.count} golden vectors, the first: {failures[0]}")
+    kind_of = "bit by bit" if kind.exact else f"within {kind.tolerance:g}"
+    return Verdict(kind.name, "passed", f"{bundle.golden.count} golden vectors {kind_of}")

@@ -16,14 +16,22 @@ GROUPS = {
     "mcu": ("edge_dsac.cli.mcu", "a virtual motor board on a pty: the real firmware against a simulated robot"),
     "run": ("edge_dsac.cli.run", "the control loop: sensors in, policy, motor commands out"),
     "train": ("edge_dsac.cli.train", "learn a policy in simulation: DSAC-T for a robot or any Gymnasium id"),
+    "compile": ("edge_dsac.cli.compile", "turn a training run into one signed policy file: judged, compiled for every board"),
+    "inspect": ("edge_dsac.cli.bundle", "what a policy file is: robot, precision, training, signature"),
+    "diff": ("edge_dsac.cli.bundle", "what changes on the robot from one policy file to another"),
+    "verify": ("edge_dsac.cli.bundle", "check a policy file: signature, hashes, robot, golden vectors"),
+    "profile": ("edge_dsac.cli.profile", "how long every engine takes with a policy on this board; picks one"),
+    "keys": ("edge_dsac.cli.keys", "keys that sign policies, and keys that are trusted"),
+    "import": ("edge_dsac.cli.importing", "take over an ONNX policy that another trainer exported"),
     "log": ("edge_dsac.cli.log", "look into a flight log, or export it"),
     "watch": ("edge_dsac.cli.log", "follow a running loop from its ring"),
+    "engines": ("edge_dsac.cli.engines", "which engines can run a policy on this machine, and why not the others"),
     "demo": ("edge_dsac.cli.demo", "virtual board, loop, one unplugged cable, and the pictures of it"),
 }
 # Where a package comes from that not every installation has.
 EXTRAS = {
     "mujoco": "sim", "gymnasium": "sim", "ziglang": "sim", "matplotlib": "sim", "PIL": "sim", "torch": "train", "tyro": "train", "onnx": "compile",
-    "onnxruntime": "compile", "mcap": "log",
+    "onnxruntime": "compile", "yaml": "compile", "mcap": "log",
 }  # fmt: skip
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = "exit codes: 0 done; 1 failed, the last line says why; 2 wrong arguments; 3 refused for safety; 130 interrupted"

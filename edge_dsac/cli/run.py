@@ -16,9 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edge_dsac.bundle.baselines import make_baseline
-from edge_dsac.bundle.engines import NumpyMlp
-from edge_dsac.bundle.weights import load_weights
+from edge_dsac.bundle.engines import ENGINES
+from edge_dsac.cli.policy import AUTO, BASELINE, Ready, open_policy
 from edge_dsac.loop.control import Conduct, ControlLoop
 from edge_dsac.loop.flight import Ended, Flight, fly, system_pacer
 from edge_dsac.loop.limiter import Limiter
@@ -40,7 +39,7 @@ EPILOG = """\
 examples:
   edge-dsac mcu --robot balance_bot --link /tmp/board &          a virtual board to try it on
   edge-dsac run --robot balance_bot --port /tmp/board            the baseline balances until Ctrl-C
-  edge-dsac run --robot balance_bot --port /dev/ttyUSB0 --policy actor.npz --speed 0.3 --seconds 60
+  edge-dsac run --robot balance_bot --port /dev/ttyUSB0 --policy balance.policy --speed 0.3 --seconds 60
   edge-dsac run --robot balance_bot --port /tmp/board --dry-run  says what it would do; opens nothing
 
 Ctrl-C and SIGTERM stop in good order: motors off, log closed. Replacing the --policy file (by rename) swaps the policy
@@ -59,8 +58,17 @@ def add(verbs: Any) -> None:
     parser.add_argument("--robot", required=True, help="a shipped model name, or the path of a robot file")
     parser.add_argument("--port", required=True, help="serial device of the board")
     parser.add_argument(
-        "--policy", default="baseline", help="`baseline` (the robot file's own controller) or a weights file (default: %(default)s)"
+        "--policy",
+        default=BASELINE,
+        help="`baseline` (the robot file's own controller), a .policy file, or a weights file (default: %(default)s)",
     )
+    parser.add_argument(
+        "--engine",
+        default=AUTO,
+        choices=(AUTO, *(kind.name for kind in ENGINES)),
+        help="what runs a .policy file; auto: what `edge-dsac profile --choose` found best here (default: %(default)s)",
+    )
+    parser.add_argument("--allow-unsigned", action="store_true", help="take a .policy file without a trusted signature")
     parser.add_argument("--seconds", type=float, help="stop after this long (default: until Ctrl-C)")
     parser.add_argument("--speed", type=float, default=0.0, metavar="M_S", help="forward speed asked for, m/s (default: %(default)s)")
     parser.add_argument(
@@ -84,10 +92,11 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     spec = load_robot(args.robot)
-    engine = make_engine(args.policy, spec)
+    policy = open_policy(args.policy, spec, args.engine, args.allow_unsigned)
     folder = args.log or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{spec.model}"
     say = quiet if args.json else tell
     say(f"{spec.model}: {args.policy} at {spec.rates.control_hz} Hz on {args.port}, log in {folder}")
+    say(f"  engine: {policy.said}")
     if args.dry_run:
         say(f"dry run: firmware {spec.firmware_fingerprint}, policy {spec.policy_fingerprint}; nothing was opened")
         return 0
@@ -97,11 +106,11 @@ def run(args: argparse.Namespace) -> int:
     ring = Ring.create(folder / "ring", spec, RING_SECONDS * spec.rates.control_hz)
     helpers = start_helpers(folder, live=not (args.quiet or args.json))
     link = SerialLink(spec, lambda: open_port(args.port, spec.link.baud), first=port)
-    slot = Slot(engine, fade_ticks=max(1, spec.rates.control_hz // 5))
+    slot = Slot(policy.engine, fade_ticks=max(1, spec.rates.control_hz // 5))
     loop = ControlLoop(
         spec, link, make_observer(spec, args), slot, Limiter(spec), ring, Conduct(args.rearm, overwrite_log=args.overwrite_log)
     )
-    stager = start_stager(args.policy, spec, slot)
+    stager = start_stager(args, policy, spec, slot)
     rehearsal = Rehearsal(spec, loop, make_rehearsal_link(spec))
     grants = [] if args.no_rt else ask_for_realtime(args.cpu)
     for grant in grants:
@@ -117,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         link.close()
         ring.close()
         finish_helpers(helpers)
-    report(flight, loop, link, grants, folder, stager, args)
+    report(flight, loop, link, grants, folder, policy, stager, args)
     if link.is_refused():
         return 3
     return 0 if flight.ended in (Ended.TIME_UP, Ended.ASKED) and flight.mode in GOOD_MODES else 1
@@ -138,20 +147,23 @@ class StopFlag:
         return self.signal != 0
 
 
-def make_engine(policy: str, spec: RobotSpec) -> Engine:
-    return make_baseline(spec) if policy == "baseline" else NumpyMlp(load_weights(policy, spec), len(spec.actions))
-
-
 def make_observer(spec: RobotSpec, args: argparse.Namespace) -> Observer:
     observer = Observer(spec)
     observer.set_reference(Reference(args.speed, args.yaw_rate))
     return observer
 
 
-def start_stager(policy: str, spec: RobotSpec, slot: Slot) -> Stager | None:
-    if policy == "baseline":
+def start_stager(args: argparse.Namespace, first: Ready, spec: RobotSpec, slot: Slot) -> Stager | None:
+    if args.policy == BASELINE:
         return None
-    stager = Stager(Path(policy), lambda path: NumpyMlp(load_weights(path, spec), len(spec.actions)), slot)
+    running = first
+
+    def load(path: Path) -> Engine:
+        nonlocal running
+        running = open_policy(str(path), spec, args.engine, args.allow_unsigned, running.version)
+        return running.engine
+
+    stager = Stager(Path(args.policy), load, slot)
     stager.start()
     return stager
 
@@ -173,7 +185,14 @@ def finish_helpers(helpers: list[subprocess.Popen[bytes]]) -> None:
 
 
 def report(
-    flight: Flight, loop: ControlLoop, link: SerialLink, grants: list[Grant], folder: Path, stager: Stager | None, args: argparse.Namespace
+    flight: Flight,
+    loop: ControlLoop,
+    link: SerialLink,
+    grants: list[Grant],
+    folder: Path,
+    policy: Ready,
+    stager: Stager | None,
+    args: argparse.Namespace,
 ) -> None:
     from edge_dsac.steplog import open_log, summarise
 
@@ -186,6 +205,7 @@ def report(
         "missed": flight.missed,
         "coasted": flight.coasted,
         "trimmed_us": round(flight.trimmed_ns / 1000, 1),
+        "engine": policy.said,
         "swaps": loop.slot.swaps,
         "refused_policies": stager.refusals if stager else [],
         "link": link.counters(),

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from edge_dsac.bundle.actor import make_actor_file
 from edge_dsac.bundle.baselines import make_baseline
-from edge_dsac.bundle.weights import make_weights_file
 from edge_dsac.learn.act import deployed
 from edge_dsac.learn.checkpoint import CheckpointError, Checkpoints, unflatten
 from edge_dsac.learn.compiled import Compile, Precision, default_threads, make_updater, prepare, resolve
@@ -273,7 +273,7 @@ def finish(run: Run, trainer: Trainer, seconds: float) -> None:
 
 def save_policy(run: Run, state: State) -> None:
     assert run.spec is not None
-    (run.folder.path / "policy.npz").write_bytes(make_weights_file(weights(state), run.objective.activation, run.spec))
+    (run.folder.path / "policy.npz").write_bytes(make_actor_file(weights(state), run.objective.activation, run.spec))
 
 
 def exam(run: Run, policy: Any) -> list[str]:

@@ -27,7 +27,7 @@ def ask_for_realtime(cpu: int | None = None) -> list[Grant]:
 
 def ask_fifo() -> Grant:
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY))
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(FIFO_PRIORITY))  # helpers stay ordinary
     except (PermissionError, AttributeError, OSError) as error:
         return Grant("SCHED_FIFO", False, f"{error}; run as root or give the user an rtprio limit of at least {FIFO_PRIORITY}")
     return Grant("SCHED_FIFO", True, f"priority {FIFO_PRIORITY}")

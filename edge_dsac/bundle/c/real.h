@@ -1,0 +1,56 @@
+// float32 kernels: no libm, no heap. Weights lie as [outputs / 32][inputs][32]: an input is broadcast once, a unit's sum stays in its
+// own lane.
+#define ROW 16
+typedef float row __attribute__((vector_size(4 * ROW), aligned(4)));
+
+// sum[32] += weights[inputs][32] * x. Two sums a lane, taken in turns: one would wait for its own addition.
+static inline void add_float(float *restrict sum, const float *restrict w, const float *restrict x, int inputs) {
+  row s[4] = {*(const row *)sum, *(const row *)(sum + ROW), {0}, {0}};
+  int k = 0;
+  for (; k + 1 < inputs; k += 2, w += 4 * ROW) {
+    s[0] += *(const row *)w * x[k];
+    s[1] += *(const row *)(w + ROW) * x[k];
+    s[2] += *(const row *)(w + 2 * ROW) * x[k + 1];
+    s[3] += *(const row *)(w + 3 * ROW) * x[k + 1];
+  }
+  if (k < inputs) s[0] += *(const row *)w * x[k], s[1] += *(const row *)(w + ROW) * x[k];
+  *(row *)sum = s[0] + s[2], *(row *)(sum + ROW) = s[1] + s[3];
+}
+
+// One unit of the last layer: weights in a row.
+static inline float dot_float(const float *restrict w, const float *restrict x, int inputs) {
+  row s = {0};
+  int k = 0;
+  for (; k + ROW <= inputs; k += ROW) s += *(const row *)(w + k) * *(const row *)(x + k);
+  float total = 0.0f;
+  for (int i = 0; i < ROW; i++) total += s[i];
+  for (; k < inputs; k++) total += w[k] * x[k];
+  return total;
+}
+
+// 0.5 x (1 + erf(x / sqrt 2)), erf by a rational fit within 1e-7.
+static inline float gelu_float(float x) {
+  float q = x * GELU_REACH_INVERSE;
+  q = q > 1.0f ? 1.0f : q < -1.0f ? -1.0f : q;
+  float u = q * q;
+  float n = ((((ERF_N5 * u + ERF_N4) * u + ERF_N3) * u + ERF_N2) * u + ERF_N1) * u + ERF_N0;
+  float d = ((((ERF_D5 * u + ERF_D4) * u + ERF_D3) * u + ERF_D2) * u + ERF_D1) * u + ERF_D0;
+  return 0.5f * x * (1.0f + q * n / d);
+}
+
+static inline float relu_float(float x) { return x > 0.0f ? x : 0.0f; }
+
+// (1 - e) / (1 + e) with e = exp(-2 |x|) = 2^-whole 2^-part; 2^-part by its series, within 1e-7.
+static inline float tanh_float(float x) {
+  float t = x < 0.0f ? -x : x;
+  if (!(t < 9.0f)) return x < 0.0f ? -1.0f : x > 0.0f ? 1.0f : x;
+  if (t < 0.05f) return x * (1.0f - x * x * (1.0f / 3.0f - x * x * (2.0f / 15.0f)));
+  float exponent = t * 2.885390082f;  // 2 / ln 2
+  int32_t whole = (int32_t)exponent;
+  float p = (exponent - (float)whole - 0.5f) * -0.6931471806f;
+  float e = 1.0f + p * (1.0f + p * (0.5f + p * (1.0f / 6 + p * (1.0f / 24 + p * (1.0f / 120 + p * (1.0f / 720))))));
+  union { uint32_t bits; float value; } scale = {(uint32_t)(127 - whole) << 23};
+  e *= 0.70710678f * scale.value;
+  float y = (1.0f - e) / (1.0f + e);
+  return x < 0.0f ? -y : y;
+}

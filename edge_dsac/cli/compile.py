@@ -1,0 +1,234 @@
+"""`edge-dsac compile RUN --out NAME.policy`: from a training run to the one signed file a robot needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.activations import CalibrationSet, load_set
+from edge_dsac.bundle.actor import Actor, actor_from_bytes, load_actor, make_actor_file
+from edge_dsac.bundle.codegen import make_c
+from edge_dsac.bundle.engines import judge
+from edge_dsac.bundle.export import Agreement, agreement, make_onnx
+from edge_dsac.bundle.golden import make_golden
+from edge_dsac.bundle.keyring import key_folder, secret_key, secret_names
+from edge_dsac.bundle.manifest import BundleError, Precision, make_manifest
+from edge_dsac.bundle.onnx_check import check_onnx
+from edge_dsac.bundle.package import make_bundle, read_bundle
+from edge_dsac.bundle.signing import SecretKey
+from edge_dsac.bundle.targets import compile_for_all
+from edge_dsac.cli.judging import Judgement, JudgingOptions, calibrated_integer, calibrated_onnx, judge_actor, write_report
+from edge_dsac.learn.carried import actor_layers, anchor_file, critic_file
+from edge_dsac.learn.checkpoint import Checkpoints
+from edge_dsac.records import Float
+from edge_dsac.spec.layout import ObservationLayout
+from edge_dsac.spec.robot import RobotSpec, load_robot
+
+GOLDEN_ROWS = 256
+PASSED, REFUSED = 0, 3
+
+EPILOG = """\
+examples:
+  edge-dsac keys new me                                         once: the key that signs
+  edge-dsac compile runs/balance_bot-0 --out balance.policy     export, quantise, judge, compile for every board, sign
+  edge-dsac compile runs/balance_bot-0 --out b.policy --precision float32 --unsigned
+  edge-dsac verify balance.policy                               then, on the robot: edge-dsac run --policy balance.policy
+
+Beside NAME.policy: NAME.report.png and NAME.report.json, the evidence for the precision that was chosen.
+exit codes: 0 written; 1 failed, the last line says why; 2 wrong arguments; 3 refused
+"""
+
+
+def add(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "compile",
+        help="turn a training run into one signed policy file",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="a run's folder, or an actor file (.npz) of `train` or `import`")
+    parser.add_argument("--out", type=Path, required=True, metavar="NAME.policy")
+    parser.add_argument("--robot", help="model name or robot file (default: the run's own)")
+    parser.add_argument("--name", help="what the policy is called (default: from --out)")
+    parser.add_argument("--version", type=int, default=1, help="counts up; a robot takes no older one than it runs (default: %(default)s)")
+    parser.add_argument("--key", metavar="NAME", help="secret key to sign with (default: the only one there is)")
+    parser.add_argument("--unsigned", action="store_true", help="do not sign; robots then need --allow-unsigned")
+    parser.add_argument(
+        "--precision", choices=("auto", "int8", "int16", "float16", "float32"), default="auto",
+        help="auto: the smallest that the gate lets pass; any other must pass it too (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--observations", type=Path, metavar="FILE", help="recorded ones to calibrate with, rather than simulated flights")
+    parser.add_argument("--episodes", type=int, default=JudgingOptions().episodes, help="flown by each precision (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace NAME.policy if it is there")
+    parser.add_argument("--json", action="store_true", help="print what was made as one JSON object, and nothing else")
+    parser.set_defaults(run=compile_policy)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is compiled, and where it comes from."""
+
+    actor_file: bytes
+    spec: RobotSpec
+    provenance: dict[str, Any]
+    carried: dict[str, bytes]  # critic.npz and anchors.npz of a run; nothing of a lone actor file
+
+
+class Steps:
+    """Says what is being done and how long it took."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self.begun = say, time.monotonic()
+
+    def done(self, text: str) -> None:
+        now = time.monotonic()
+        self.say(f"  {now - self.begun:5.1f} s  {text}")
+        self.begun = now
+
+
+def compile_policy(args: argparse.Namespace) -> int:
+    if args.out.exists() and not args.overwrite:
+        raise BundleError(f"{args.out} is there already; --overwrite replaces it")
+    say = (lambda text: None) if args.json else tell
+    key = None if args.unsigned else signing_key(args.key)
+    source = source_of(args.run_folder, args.robot)
+    actor = actor_from_bytes(source.actor_file, str(args.run_folder), source.spec)
+    say(f"{args.run_folder}: {source.spec.model}, {'-'.join(map(str, actor.sizes))}, {actor.activation}")
+    steps = Steps(say)
+    recorded = load_set(args.observations, source.spec) if args.observations else None
+    judgement = judge_actor(actor, source.spec, JudgingOptions(episodes=args.episodes), recorded)
+    precision = decided(judgement, args.precision)
+    steps.done(f"judged on {len(judgement.observations.held_out)} observations and {args.episodes} episodes: {precision.chosen}")
+    for line in [precision.because, *judgement.warnings]:
+        say(f"           {line}")
+    form = "int8" if precision.chosen == "int8" else "int16"  # a microcontroller needs whole numbers whatever the host runs
+    files, agreed = make_files(source, actor, form, judgement.observations, steps)
+    manifest = make_manifest(
+        source.spec, actor, files, name=args.name or args.out.stem, version=args.version, precision=precision,
+        training={**source.provenance, "agreement": agreement_words(agreed)}, assumed=actor.assumed,
+    )  # fmt: skip
+    data = make_bundle(manifest, files, key)
+    bundle = read_bundle(data, () if key is None else (key.public,), allow_unsigned=key is None)
+    verdicts = judge(bundle)
+    failed = [f"{one.engine}: {one.why}" for one in verdicts if one.result == "failed"]
+    if failed:
+        raise BundleError("an engine does not act as the policy says; nothing was written: " + "; ".join(failed))
+    steps.done("golden vectors: " + ", ".join(one.engine for one in verdicts if one.result == "passed"))
+    write_whole(args.out, data)
+    pictures = write_report(judgement, source.spec, args.out.parent)
+    reports = [path.rename(args.out.with_suffix(f".report{path.suffix}")) for path in pictures]
+    summary = {
+        "policy": str(args.out), "bytes": len(data), "identity": f"{bundle.identity:016x}", "precision": precision.chosen,
+        "because": precision.because, "signature": bundle.signature, "report": [str(path) for path in reports],
+    }  # fmt: skip
+    say(f"{args.out}: {len(data) / 1e6:.1f} MB, {precision.chosen}, {bundle.signature}\n  report   {reports[0]}")
+    if args.json:
+        print(json.dumps(summary))
+    return PASSED
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
+
+
+def signing_key(name: str | None) -> SecretKey:
+    folder = key_folder(os.environ)
+    names = secret_names(folder)
+    if name is None and len(names) != 1:
+        there = f"which of {', '.join(names)}? --key NAME" if names else "there is none: edge-dsac keys new NAME, or --unsigned"
+        raise BundleError(f"a policy is signed with a key: {there}")
+    return secret_key(folder, name or names[0], os.environ.get("EDGE_DSAC_PASSPHRASE", ""))
+
+
+def source_of(path: Path, robot: str | None) -> Source:
+    if path.is_file():
+        if robot is None:
+            raise BundleError(f"{path} is an actor file and does not say for which robot: --robot MODEL")
+        spec = load_robot(robot)
+        load_actor(path, spec)  # what is wrong with it is said with its path
+        return Source(path.read_bytes(), spec, {"file": path.name}, {})
+    try:
+        words = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not a training run: {error}") from None
+    model = robot or words["config"]["robot"]
+    if model is None:
+        raise BundleError(f"{path}: was trained for the Gymnasium id {words['config']['env']}; only a robot's run makes a policy file")
+    spec = load_robot(model)
+    checkpoints = Checkpoints(path, words["config"]["learning"]["capacity"])
+    newest = checkpoints.load(with_replay=False)
+    best = checkpoints.load(newest.progress.best_round)
+    objective = best.config["learning"]["rates"]["objective"]
+    actor_file = make_actor_file(actor_layers(best), objective["activation"], spec)
+    carried = {"critic.npz": critic_file(best), "anchors.npz": anchor_file(best)}
+    return Source(actor_file, spec, provenance_of(path, words, best), carried)
+
+
+def provenance_of(path: Path, words: dict[str, Any], best: Any) -> dict[str, Any]:
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] if (path / "metrics.jsonl").exists() else []
+    evaluation = next((line["evaluation"] for line in lines if line["round"] == best.progress.round), None)
+    exam = json.loads((path / "exam.json").read_text()) if (path / "exam.json").exists() else None
+    return {
+        "run": path.resolve().name, "source": words["source"], "machine": words["machine"], "config": words["config"],
+        "seed": words["config"]["learning"]["seed"], "round": best.progress.round, "updates": best.progress.updates,
+        "env_steps": best.progress.env_steps, "evaluation": evaluation, "exam": exam,
+    }  # fmt: skip
+
+
+def decided(judgement: Judgement, asked: str) -> Precision:
+    verdict = judgement.verdict
+    if asked == "auto":
+        chosen, because = verdict.chosen, verdict.because
+    elif asked in verdict.refused:
+        raise BundleError(f"--precision {asked}: the gate refuses it: {', '.join(verdict.refused[asked])}; auto takes {verdict.chosen}")
+    else:
+        chosen, because = asked, f"asked for; auto would take {verdict.chosen}"
+    return Precision(chosen, because, verdict.as_json())  # type: ignore[arg-type]
+
+
+def make_files(source: Source, actor: Actor, form: str, observations: CalibrationSet, steps: Steps) -> tuple[dict[str, bytes], Agreement]:
+    spec, calibration = source.spec, observations.calibration
+    model = make_onnx(actor, spec)
+    check_onnx(model, actor, spec)
+    agreed = agreement(model, actor, spec, observations.held_out[:GOLDEN_ROWS])
+    half = make_onnx(actor, spec, "float16")
+    steps.done(f"ONNX: PyTorch, onnxruntime and numpy within {max(agreed.torch, agreed.onnxruntime, agreed.numpy):.1g}")
+    integer = calibrated_integer(actor, spec, calibration, form)
+    c_file = make_c(actor, integer)
+    native = compile_for_all(c_file)
+    steps.done(f"C: {len(native)} targets")
+    golden = make_golden(actor, integer, golden_rows(observations.held_out, spec))
+    files = {
+        "actor.npz": source.actor_file, "actor.onnx": model, "actor_float16.onnx": half,
+        "actor_int8.onnx": calibrated_onnx(actor, spec, calibration), "actor.c": c_file.encode(), "golden.npz": golden,
+        **native, **source.carried,
+    }  # fmt: skip
+    return files, agreed
+
+
+def golden_rows(held_out: Float, spec: RobotSpec) -> Float:
+    """From flights, and the ends of every observation's range, where saturation must be the same everywhere."""
+    clip = ObservationLayout(spec).clip
+    return np.concatenate([held_out[: GOLDEN_ROWS - 3], clip[None], -clip[None], np.zeros_like(clip)[None]])
+
+
+def agreement_words(agreed: Agreement) -> dict[str, float]:
+    return {name: getattr(agreed, name) for name in ("torch", "onnxruntime", "numpy", "command", "limit")}
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)

@@ -1,0 +1,132 @@
+"""Brings actor, simulation and gate together: every precision on the same observations and in the same episodes.
+
+Called by `edge-dsac compile`, on a desktop. Rule that must stay true: nothing is judged on what its ranges were taken from, neither
+the observations (held out) nor the episodes (another seed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.activations import CalibrationSet, Provenance, coverage, make_set, warnings, widened
+from edge_dsac.bundle.actor import Actor
+from edge_dsac.bundle.export import make_onnx
+from edge_dsac.bundle.gate import Comparison, Flight, Limits, Measured, Verdict, compare, judge, measure
+from edge_dsac.bundle.half import act_float16
+from edge_dsac.bundle.integer import IntegerActor, make_integer
+from edge_dsac.bundle.ort_engine import OrtEngine
+from edge_dsac.bundle.quantize import make_int8_onnx
+from edge_dsac.records import Float, Observation
+from edge_dsac.spec.layout import ActionLayout, ObservationLayout
+from edge_dsac.spec.robot import RobotSpec
+from edge_dsac.watch.compiled import CompiledPicture, draw_compiled, make_report
+from sim.env import EpisodeOptions
+from sim.recording import Episodes, Policy, fly, record_observations
+
+
+@dataclass(frozen=True, slots=True)
+class JudgingOptions:
+    recorded_robots: int = 32  # each with its own masses, delays, biases
+    recorded_s: float = 8.0  # of each of them; 25600 rows at 100 Hz, of which 10000 are held out
+    episodes: int = 32  # flown by each precision
+    episode_s: float = 6.0  # two changes of the target
+    randomization: str = "full"  # of both
+    seed: int = 20_000  # far from the trainer's and the exam's
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    verdict: Verdict
+    observations: CalibrationSet
+    warnings: list[str]
+    picture: CompiledPicture
+
+
+def record_set(actor: Actor, spec: RobotSpec, options: JudgingOptions) -> CalibrationSet:
+    obs = record_observations(spec, actor.act, options.recorded_s, options.recorded_robots, options.seed, options.randomization)
+    provenance = Provenance(
+        spec.model, spec.policy_fingerprint, f"{actor.identity:016x}", "simulation", (options.seed,), options.randomization,
+        options.recorded_s, options.recorded_robots,
+    )  # fmt: skip
+    return make_set(obs, spec, provenance, options.seed)
+
+
+def candidates(actor: Actor, spec: RobotSpec, calibration: Float) -> dict[str, Policy]:
+    return {
+        "int8": calibrated_integer(actor, spec, calibration).act,
+        "int16": calibrated_integer(actor, spec, calibration, "int16").act,
+        "float16": lambda obs: act_float16(actor, obs),
+        "int8 onnx": by_rows(OrtEngine(calibrated_onnx(actor, spec, calibration), spec, actor.identity)),
+    }
+
+
+def calibrated_integer(actor: Actor, spec: RobotSpec, calibration: Float, form: str = "int8") -> IntegerActor:
+    """What is judged as int8 or int16, bit by bit what the generated C answers: generate it from this one."""
+    clip = ObservationLayout(spec).clip
+    return make_integer(actor, widened(calibration, clip), clip, form)
+
+
+def calibrated_onnx(actor: Actor, spec: RobotSpec, calibration: Float) -> bytes:
+    """What is judged as int8 onnx. Not widened: one range for a whole layer has room to spare, and coarse steps already."""
+    return make_int8_onnx(make_onnx(actor, spec), calibration)
+
+
+def by_rows(engine: OrtEngine) -> Policy:
+    return lambda obs: np.array([engine.act(Observation(row, 0, True)) for row in obs])
+
+
+def judge_actor(
+    actor: Actor,
+    spec: RobotSpec,
+    options: JudgingOptions = JudgingOptions(),
+    observations: CalibrationSet | None = None,
+    make: Callable[[Actor, RobotSpec, Float], dict[str, Policy]] = candidates,
+) -> Judgement:
+    """`observations`: recorded before (a robot's own, say); none means simulated ones."""
+    chosen = observations or record_set(actor, spec, options)
+    policies, to_command = make(actor, spec, chosen.calibration), ActionLayout(spec).to_command
+    wanted = actor.act(chosen.held_out)
+    answers = {name: np.asarray(policy(chosen.held_out), np.float64) for name, policy in policies.items()}
+    episodes = EpisodeOptions(randomization=options.randomization, seconds=options.episode_s)
+    pilots: dict[str, Policy] = {"float32": actor.act, **policies}
+    flown = {name: fly(spec, policy, options.episodes, options.seed + 1, episodes) for name, policy in pilots.items()}
+    measured = {
+        name: Measured(measure(wanted, answers[name], to_command), compared(flown["float32"], flown[name], options)) for name in policies
+    }
+    verdict = judge(measured, options.limits)
+    picture = CompiledPicture(
+        spec, f"{actor.identity:016x}", wanted, answers, {name: episode.obs[:, 0] for name, episode in flown.items()},
+        {name: episode.actions[:, 0] for name, episode in flown.items()}, {name: episode.returns for name, episode in flown.items()},
+        verdict.as_json(),
+    )  # fmt: skip
+    return Judgement(verdict, chosen, warnings(chosen.calibration, spec), picture)
+
+
+def compared(reference: Episodes, candidate: Episodes, options: JudgingOptions) -> Comparison:
+    one, other = (Flight(flown.actions, flown.alive, flown.returns, flown.failed) for flown in (reference, candidate))
+    return compare(one, other, options.seed, options.limits.confidence)
+
+
+def write_report(judgement: Judgement, spec: RobotSpec, folder: Path) -> tuple[Path, Path]:
+    """compile-report.png and compile-report.json."""
+    png, words = folder / "compile-report.png", folder / "compile-report.json"
+    draw_compiled(judgement.picture, png)
+    words.write_text(make_report(judgement.picture, evidence(judgement, spec)))
+    return png, words
+
+
+def evidence(judgement: Judgement, spec: RobotSpec) -> dict[str, Any]:
+    chosen = judgement.observations
+    return {
+        "provenance": {name: getattr(chosen.provenance, name) for name in Provenance.__dataclass_fields__},
+        "calibration_rows": len(chosen.calibration),
+        "held_out_rows": len(chosen.held_out),
+        "coverage": {term.label: [term.low, term.high, term.share] for term in coverage(chosen.calibration, spec)},
+        "warnings": judgement.warnings,
+    }
