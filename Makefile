@@ -32,7 +32,8 @@ setup: $(READY)
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "edge_dsac needs python3 >= 3.11: apt-get install python3 python3-venv"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "python's venv module is missing: apt-get install python3-venv"; exit 1; }
-	@command -v qemu-system-arm >/dev/null || echo "note: qemu-system-arm is missing, its tests will be skipped: apt-get install qemu-system-arm"
+	@for tool in qemu-system-arm:qemu-system-arm qemu-aarch64-static:qemu-user-static minisign:minisign readelf:binutils; do \
+	  command -v $${tool%%:*} >/dev/null || echo "note: $${tool%%:*} is missing, its tests will be skipped: apt-get install $${tool##*:}"; done
 	@echo "setting up $(VENV) with $(PYTHON) (a few minutes, once)"
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@$(RUN)python -m pip install -q --disable-pip-version-check torch==2.13.0

@@ -179,6 +179,7 @@ def test_every_target_compiles_within_half_a_minute_of_two_cores(paper):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("readelf"), reason="readelf is missing: apt-get install binutils")
 def test_a_shared_object_has_nothing_to_look_up(paper, tmp_path):
     """Linked to nothing, undefined nothing: so it loads under any libc."""
     path = tmp_path / "actor.so"
