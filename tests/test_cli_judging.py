@@ -56,12 +56,12 @@ def test_a_good_actor_keeps_int8_and_the_report_is_written(recorded, tmp_path):
 
 
 @pytest.mark.slow
-def test_three_bit_weights_fall_back_to_float16_and_the_reason_is_said(recorded):
+def test_three_bit_weights_fall_back_to_sixteen_bits_and_the_reason_is_said(recorded):
     def planted(actor, spec, calibration):
         return {**candidates(actor, spec, calibration), "int8": with_weights_of(actor, 3).act}
 
     verdict = judge_actor(ACTOR, BOT, QUICK, recorded, planted).verdict
-    assert verdict.chosen == "float16"
+    assert verdict.chosen == "int16"
     assert "int8 refused: mean error" in verdict.because
     assert "int8" in verdict.refused
 
@@ -77,7 +77,7 @@ def test_a_candidate_that_answers_nan_falls_back_and_is_still_drawn(recorded, tm
         return {**candidates(actor, spec, calibration), "int8": sometimes_nan}
 
     judgement = judge_actor(ACTOR, BOT, QUICK, recorded, planted)
-    assert judgement.verdict.chosen == "float16"
+    assert judgement.verdict.chosen == "int16"
     assert "int8 refused: answers NaN or infinity on" in judgement.verdict.because
     _, words = write_report(judgement, BOT, tmp_path)
     assert json.loads(words.read_text())["verdict"]["figures"]["measured"]["int8"]["errors"]["not_finite"] > 100

@@ -183,7 +183,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
     said, wrong = running.communicate(timeout=60)
-    assert running.returncode == 130, wrong
+    assert running.returncode == 130, (said, wrong)
+    assert "stopping after this update" in wrong
     assert "--resume auto goes on from round" in said
 
 

@@ -6,7 +6,9 @@ import argparse
 import dataclasses
 import difflib
 import json
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -151,25 +153,56 @@ def train(options: Options) -> int:
     trainer = Trainer(options.learning, run.tasks, updater, run.checkpoints, run.config, options.device, run.ranks)
     begin_or_go_on(run, trainer)
     progress = ProgressLine(options.learning.updates, sys.stdout)
-    begun = time.monotonic()
+    begun, interruption = time.monotonic(), Interruption()
 
     def on_round(done: Round) -> None:
         run.folder.write(done)
         progress.round_over(line_of(done), time.monotonic() - begun)
         draw_training(run.folder.path, run.folder.path / "report.png")
 
+    def on_update(updates: int, env_steps: int) -> None:
+        interruption.check()
+        if run.ranks.first:
+            progress.update(updates, env_steps)
+
     try:
-        trainer.run(on_round, progress.update if run.ranks.first else lambda updates, env_steps: None)
+        trainer.run(on_round, on_update)
     except KeyboardInterrupt:
         print(f"\nstopped; --resume auto goes on from round {trainer.progress.round} in {run.folder.path}")
         return 130
     finally:
+        interruption.over()
         trainer.world.close()
         run.folder.close()
         run.ranks.leave()
     if run.ranks.first:
         finish(run, trainer, time.monotonic() - begun)
     return 0
+
+
+class Interruption:
+    """Ctrl-C is heard between two updates. Raised just anywhere it can be lost in a library's callback, and the run would go on; a
+    second one is raised where it falls."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self.note)
+
+    def note(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this update; once more ends at once", file=sys.stderr, flush=True)
+
+    def check(self) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def over(self) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
 
 
 def set_up(options: Options) -> Run:
