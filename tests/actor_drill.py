@@ -17,13 +17,13 @@ QEMU_PARTS = Path(__file__).parents[1] / "firmware_bridge" / "firmware" / "qemu"
 CLIP = 10.0
 
 
-def random_actor(sizes, activation="gelu", seed=0, gain=2.0):
+def random_actor(sizes, activation="gelu", seed=0, gain=2.0, squash="tanh"):
     generator = np.random.default_rng(seed)
     layers = []
     for inputs, outputs in zip(sizes, sizes[1:], strict=False):
         bound = gain / np.sqrt(inputs)
         layers.append(tuple(generator.uniform(-bound, bound, shape).astype(np.float32) for shape in ((outputs, inputs), outputs)))
-    return Actor(tuple(layers), activation, np.ones(sizes[0], np.float32), "0", 1)
+    return Actor(tuple(layers), activation, np.ones(sizes[0], np.float32), "0", 1, squash)
 
 
 def made_integer(actor, seed=1, form="int8"):

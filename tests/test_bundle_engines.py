@@ -1,12 +1,13 @@
 """The engine contract, which every engine passes, and what each promises beyond it."""
 
+import dataclasses
 import io
 import math
 
 import numpy as np
 import pytest
 
-from edge_dsac.bundle.actor import ActorError, gelu, load_actor, make_actor_file
+from edge_dsac.bundle.actor import NONLINEARITY, SQUASH, ActorError, gelu, load_actor, make_actor_file
 from edge_dsac.bundle.baselines import CascadedPd, PurePursuit, make_baseline
 from edge_dsac.bundle.codegen import make_c
 from edge_dsac.bundle.export import make_onnx
@@ -36,8 +37,8 @@ def mlp(tmp_path, spec, activation="gelu", squash="tanh"):
     return NumpyMlp(load_actor(write(tmp_path, spec, make_layers(spec), activation, squash), spec))
 
 
-def ort(tmp_path, spec):
-    actor = load_actor(write(tmp_path, spec, make_layers(spec)), spec)
+def ort(tmp_path, spec, activation="gelu", squash="tanh"):
+    actor = load_actor(write(tmp_path, spec, make_layers(spec), activation, squash), spec)
     return OrtEngine(make_onnx(actor, spec), spec, actor.identity)
 
 
@@ -46,6 +47,7 @@ ENGINES = {
     "numpy on rover": (ROVER, lambda tmp: mlp(tmp, ROVER)),
     "numpy with elu and a clip": (BOT, lambda tmp: mlp(tmp, BOT, "elu", "clip")),
     "onnxruntime on balance_bot": (BOT, lambda tmp: ort(tmp, BOT)),
+    "onnxruntime with elu and a clip": (BOT, lambda tmp: ort(tmp, BOT, "elu", "clip")),
     "onnxruntime on rover": (ROVER, lambda tmp: ort(tmp, ROVER)),
     "cascaded PD": (BOT, lambda tmp: CascadedPd(BOT)),
     "pure pursuit": (ROVER, lambda tmp: PurePursuit(ROVER)),
@@ -116,16 +118,29 @@ def test_elu_and_clip_are_what_they_say(tmp_path):
     assert load_actor(path, BOT).act(obs.vector) == pytest.approx([math.exp(-1) - 0.5, 1.0], abs=1e-6)
 
 
-@pytest.mark.parametrize(("activation", "squash", "said"), [("elu", "tanh", "the actor has elu"), ("gelu", "clip", "the actor in clip")])
+@pytest.mark.parametrize(
+    ("activation", "squash", "said"), [("swish", "tanh", "the actor has swish"), ("gelu", "none", "the actor in none")]
+)
 def test_forms_that_do_not_know_an_actor_refuse_it(tmp_path, activation, squash, said):
     plain = load_actor(write(tmp_path, BOT, make_layers(BOT)), BOT)
     some = np.stack([obs.vector for obs in observations(BOT)])
     integer = make_integer(plain, some, ObservationLayout(BOT).clip)
-    other = load_actor(write(tmp_path, BOT, make_layers(BOT), activation, squash), BOT)
+    other = dataclasses.replace(plain, activation=activation, squash=squash)
     with pytest.raises(ActorError, match=f"whole numbers: .*{said}"):
         make_integer(other, some, ObservationLayout(BOT).clip)
     with pytest.raises(ActorError, match=f"the C file: .*{said}"):
         make_c(other, integer)
+
+
+@pytest.mark.parametrize("squash", SQUASH)
+@pytest.mark.parametrize("activation", NONLINEARITY)
+def test_every_actor_that_can_be_loaded_can_be_written_in_every_form(tmp_path, activation, squash):
+    actor = load_actor(write(tmp_path, BOT, make_layers(BOT), activation, squash), BOT)
+    some = np.stack([obs.vector for obs in observations(BOT)])
+    for form in ("int8", "int16"):
+        assert f"{squash}_int16(" in make_c(actor, make_integer(actor, some, ObservationLayout(BOT).clip, form))
+    for precision in ("float32", "float16"):
+        assert make_onnx(actor, BOT, precision)
 
 
 def test_the_log_deviations_of_a_stochastic_actor_do_not_drive_motors(tmp_path):

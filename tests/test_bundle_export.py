@@ -38,10 +38,10 @@ def int8(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("activation", ["gelu", "relu", "tanh"])
+@pytest.mark.parametrize(("activation", "squash"), [("gelu", "tanh"), ("relu", "tanh"), ("tanh", "tanh"), ("elu", "clip"), ("elu", "tanh")])
 @pytest.mark.parametrize("spec", [BOT, ROVER], ids=["balance_bot", "rover"])
-def test_pytorch_onnxruntime_and_numpy_agree(spec, activation):
-    actor = random_actor(spec, activation=activation)
+def test_pytorch_onnxruntime_and_numpy_agree(spec, activation, squash):
+    actor = random_actor(spec, activation=activation, squash=squash)
     model = make_onnx(actor, spec)
     check_onnx(model, actor, spec)
     found = agreement(model, actor, spec, spread_observations(spec))
@@ -118,6 +118,32 @@ def test_float16_in_numpy_rounds_weights_sums_and_what_nonlinearities_give():
     assert act_float16(one_by_one(1.0 + little, 0.0, "relu"), one) == np.tanh(np.float32(1.0))  # the weight
     assert act_float16(one_by_one(1.0, little, "relu"), one) == np.tanh(np.float32(1.0))  # the sum
     assert act_float16(one_by_one(1.0, -0.76171875, "tanh"), one) == 0.0  # the nonlinearity
+
+
+def test_a_clipped_policy_of_elu_is_written_as_one_in_every_precision():
+    actor = random_actor(BOT, activation="elu", squash="clip")
+    whole = make_onnx(actor, BOT)
+    files = {"float32": whole, "float16": make_onnx(actor, BOT, "float16"), "int8": make_int8_onnx(whole, OBS)}
+    kinds = {name: [kind for kind in operators(file) if "Linear" not in kind] for name, file in files.items()}
+    layers = ["Mul", "Gemm", "Elu", "Gemm", "Elu", "Gemm"]
+    assert kinds["float32"] == kinds["int8"] == [*layers, "Clip", "MatMul"]
+    assert kinds["float16"] == ["Mul", "Cast", *layers[1:], "Cast", "Clip", "MatMul"]
+    wanted = actor.act(OBS)
+    assert 0.05 < (np.abs(wanted) == 1.0).mean() < 0.95  # both ends and what lies between
+    assert np.abs(both_outputs(whole, OBS)[0] - wanted).max() < 1e-5
+    half = np.abs(both_outputs(files["float16"], OBS)[0] - wanted)
+    assert 5e-5 < half.mean() < 4e-3
+    assert 0.5 < np.abs(act_float16(actor, OBS) - wanted).mean() / half.mean() < 2.5
+    assert 1e-3 < np.abs(both_outputs(files["int8"], OBS)[0] - wanted).mean() < 0.04
+    for file in files.values():
+        check_onnx(file, actor, BOT)
+
+
+def test_a_nonlinearity_that_the_file_cannot_say_is_refused():
+    with pytest.raises(ActorError, match="the ONNX file: knows gelu, relu, tanh, elu, the actor has swish"):
+        make_onnx(dataclasses.replace(ACTOR, activation="swish"), BOT)
+    with pytest.raises(ActorError, match="the ONNX file: ends in tanh, clip, the actor in none"):
+        make_onnx(dataclasses.replace(ACTOR, squash="none"), BOT)
 
 
 def test_a_weight_beyond_float16_is_refused():

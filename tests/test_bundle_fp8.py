@@ -57,6 +57,19 @@ def test_its_actions_are_the_actors_to_what_three_bits_of_mantissa_allow():
     assert np.abs(found - wanted).max() < 0.2
 
 
+@pytest.mark.slow
+def test_a_clipped_policy_of_elu_is_quantised_too():
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'edge_dsac[compile]'")
+    from edge_dsac.bundle.export import both_outputs, make_graph
+
+    actor = Actor(tuple(LAYERS), "elu", np.ones(12, np.float32), "f" * 8, 1, "clip")
+    model = make_fp8_onnx(make_graph(actor, np.eye(2), {}), activation_ranges(actor, OBS))
+    assert [kind for kind in kinds(model) if "Linear" not in kind] == ["Mul", "Gemm", "Elu", "Gemm", "Elu", "Gemm", "Clip", "MatMul"]
+    found, wanted = both_outputs(model, OBS)[0], actor.act(OBS)
+    assert 1e-3 < np.abs(found - wanted).mean() < 0.05
+    assert np.abs(found).max() <= 1.0
+
+
 @pytest.mark.parametrize(
     ("graph", "ranges", "said"),
     [

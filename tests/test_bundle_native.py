@@ -18,33 +18,35 @@ from actor_drill import (
     random_actor,
 )  # fmt: skip
 
+from edge_dsac.bundle.actor import NONLINEARITY
 from edge_dsac.bundle.codegen import make_c
-from edge_dsac.bundle.integer import IntegerError, make_integer
+from edge_dsac.bundle.integer import LEAST_RANGE_BITS, MOST_RANGE_BITS, IntegerError, clip, make_integer, nonlinear
 from edge_dsac.bundle.native_engine import NativeActor, NativeError
 from edge_dsac.bundle.targets import TARGETS, CompileError, best_target, compile_actor, compile_for_all, cpu_flags
 from edge_dsac.records import Observation
 
 ROBOT, PAPER = (14, 64, 64, 2), (17, 256, 256, 256, 6)
 SMALL = (14, 32, 32, 2)  # for emulated processors
+FORMS = [("gelu", "tanh"), ("relu", "tanh"), ("tanh", "tanh"), ("elu", "tanh"), ("elu", "clip"), ("gelu", "clip")]
 HERE = [name for name, target in TARGETS.items() if best_target([target.file])]
 
 
 def test_whole_numbers_stay_near_the_actor():
-    for activation in ("gelu", "relu", "tanh"):
-        actor = random_actor(ROBOT, activation)
+    for activation, squash in FORMS:
+        actor = random_actor(ROBOT, activation, squash=squash)
         obs = np.random.default_rng(7).standard_normal((400, 14))
         errors = np.abs(made_integer(actor).act(obs) - actor.act(obs))
-        assert errors.mean() < 0.012, activation
-        assert np.quantile(errors, 0.99) < 0.06, activation
+        assert errors.mean() < 0.012, (activation, squash)
+        assert np.quantile(errors, 0.99) < 0.06, (activation, squash)
 
 
 def test_sixteen_bits_are_ten_times_nearer():
-    for activation in ("gelu", "relu", "tanh"):
-        actor = random_actor(ROBOT, activation)
+    for activation, squash in FORMS:
+        actor = random_actor(ROBOT, activation, squash=squash)
         obs = np.random.default_rng(7).standard_normal((400, 14))
         errors = np.abs(made_integer(actor, form="int16").act(obs) - actor.act(obs))
-        assert errors.mean() < 0.0012, activation
-        assert np.quantile(errors, 0.99) < 0.006, activation
+        assert errors.mean() < 0.0012, (activation, squash)
+        assert np.quantile(errors, 0.99) < 0.006, (activation, squash)
 
 
 def test_an_observation_of_a_small_term_is_not_lost_beside_a_large_one():
@@ -82,6 +84,31 @@ def test_no_sum_and_no_pair_of_products_can_overflow():
                 assert eights.max() * 127 <= 32767
 
 
+@pytest.mark.parametrize("bits", range(LEAST_RANGE_BITS, MOST_RANGE_BITS + 1))
+def test_elu_of_every_whole_number_is_within_a_step_and_leaves_positive_ones_alone(bits):
+    x = np.arange(-32768, 32768)
+    step = 2.0 ** (bits - 15)
+    found = nonlinear(x, bits, "elu")
+    assert np.array_equal(found[x >= 0], x[x >= 0])
+    wanted = np.expm1(np.minimum(x[x < 0] * step, 0.0))
+    beyond = np.exp(-8.0)  # where the curve ends
+    assert np.abs(found[x < 0] * step - wanted).max() <= 0.5 * step + max(1.2e-4, beyond if bits > 3 else 0.0)
+    assert found.min() >= -(1 << (15 - bits))  # never below -1
+
+
+def test_the_end_of_a_clipped_policy_is_exact_up_to_one():
+    assert clip(np.array([0, 1, -1, 4095, 4096, -4095, -4096, 32767, -32768]), LEAST_RANGE_BITS).tolist() == [
+        0, 8, -8, 32760, 32767, -32760, -32767, 32767, -32767
+    ]  # fmt: skip
+
+
+def test_sums_that_sixteen_bits_cannot_hold_are_refused():
+    actor = random_actor(ROBOT, "elu")
+    actor.layers[0][0][:] *= 1e5
+    with pytest.raises(IntegerError, match="16 bits hold 16384; did it diverge"):
+        made_integer(actor)
+
+
 def test_weights_that_whole_numbers_cannot_hold_are_refused():
     actor = random_actor(ROBOT)
     actor.layers[-1][0][:] *= 1e6
@@ -105,10 +132,10 @@ def test_the_quickest_target_that_runs_here_is_taken():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("activation", ["gelu", "relu", "tanh"])
+@pytest.mark.parametrize(("activation", "squash"), FORMS)
 @pytest.mark.parametrize("target", HERE)
-def test_here_the_c_gives_the_references_bits_over_a_hundred_thousand_observations(target, activation):
-    actor = random_actor(ROBOT, activation)
+def test_here_the_c_gives_the_references_bits_over_a_hundred_thousand_observations(target, activation, squash):
+    actor = random_actor(ROBOT, activation, squash=squash)
     integer = made_integer(actor)
     assert drilled_here(actor, integer, target, 100_000) == expected(integer, 100_000)
 
@@ -116,8 +143,8 @@ def test_here_the_c_gives_the_references_bits_over_a_hundred_thousand_observatio
 @pytest.mark.slow
 @pytest.mark.parametrize("target", HERE)
 def test_in_sixteen_bits_too(target):
-    for activation in ("gelu", "tanh"):
-        actor = random_actor(ROBOT, activation)
+    for activation, squash in (("gelu", "tanh"), ("tanh", "tanh"), ("elu", "clip")):
+        actor = random_actor(ROBOT, activation, squash=squash)
         integer = made_integer(actor, form="int16")
         assert drilled_here(actor, integer, target, 100_000) == expected(integer, 100_000)
 
@@ -133,10 +160,12 @@ def test_odd_and_large_sizes_give_the_references_bits(sizes):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("qemu-aarch64-static"), reason="qemu-aarch64-static is missing: apt-get install qemu-user-static")
+@pytest.mark.parametrize("form", ["int8", "int16"])
+@pytest.mark.parametrize(("activation", "squash"), [("gelu", "tanh"), ("elu", "clip")])
 @pytest.mark.parametrize("cpu", ["generic", "generic+dotprod"])
-def test_on_aarch64_the_bits_are_the_same(tmp_path, cpu):
-    actor = random_actor(SMALL)
-    integer = made_integer(actor)
+def test_on_aarch64_the_bits_are_the_same(tmp_path, cpu, activation, squash, form):
+    actor = random_actor(SMALL, activation, squash=squash)
+    integer = made_integer(actor, form=form)
     program = drill_program(actor, integer, 100_000, tmp_path, "aarch64-linux-musl", cpu, "-static", str(tmp_path / "actor.c"))
     done = subprocess.run(["qemu-aarch64-static", str(program)], capture_output=True, text=True, timeout=300, check=True)
     assert as_hashes(done.stdout) == expected(integer, 100_000)
@@ -144,9 +173,10 @@ def test_on_aarch64_the_bits_are_the_same(tmp_path, cpu):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("qemu-system-arm"), reason="qemu-system-arm is missing: apt-get install qemu-system-arm")
-def test_on_a_cortex_m_the_bundles_own_object_gives_the_same_bits(tmp_path):
-    actor = random_actor(SMALL)
-    integer = made_integer(actor)
+@pytest.mark.parametrize(("activation", "squash", "form"), [("gelu", "tanh", "int8"), ("elu", "clip", "int8"), ("elu", "clip", "int16")])
+def test_on_a_cortex_m_the_bundles_own_object_gives_the_same_bits(tmp_path, activation, squash, form):
+    actor = random_actor(SMALL, activation, squash=squash)
+    integer = made_integer(actor, form=form)
     thing = tmp_path / "cortex_m4.o"
     thing.write_bytes(compile_actor(make_c(actor, integer), TARGETS["cortex_m4"]))
     words = ["-ffreestanding", f"-I{QEMU_PARTS}", f"-Wl,-T,{QEMU_PARTS / 'mps2.ld'}", "-Wl,--gc-sections"]
@@ -204,6 +234,39 @@ def test_the_engines_answer_as_the_actor_and_the_reference(paper):
     whole.act(Observation(obs[1], 0, True))
     assert np.array_equal(first, integer.act(obs[0]))  # an answer given away is not written over
     assert whole.bundle_id == 5
+
+
+EVERY_FLOAT = """
+EXPORT void actor_each(const float *obs, float *action) { for (int i = 0; i < ACTOR_OBSERVATIONS; i++) action[i] = elu_float(obs[i]); }
+EXPORT void actor_end(const float *obs, float *action) { for (int i = 0; i < ACTOR_OBSERVATIONS; i++) action[i] = clip_float(obs[i]); }
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", HERE)
+def test_elu_and_clip_in_float32_are_right_everywhere_and_let_nan_through(target):
+    count = 4096
+    actor = random_actor((count, 2, 1), "elu", squash="clip")
+    library = compile_actor(make_c(actor, made_integer(actor)) + EVERY_FLOAT, TARGETS[target])
+    each, end = (NativeActor(library, form, (count, count), 1) for form in ("each", "end"))
+    x = np.concatenate([np.linspace(-20, 4, 3000), -np.logspace(-30, 38, 1092), [0.0, np.nan, np.inf, -np.inf]]).astype(np.float32)
+    seen = Observation(x, 0, True)
+    found = each.act(seen)
+    assert np.isnan(found[4093])
+    assert np.delete(found, 4093) == pytest.approx(np.delete(NONLINEARITY["elu"](x.astype(np.float64)), 4093), abs=2e-7)
+    assert np.array_equal(end.act(seen), np.clip(x, -1.0, 1.0), equal_nan=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", HERE)
+def test_elu_and_clip_in_float32_answer_as_the_actor(target):
+    actor = random_actor(ROBOT, "elu", squash="clip")
+    native = NativeActor(compile_actor(make_c(actor, made_integer(actor)), TARGETS[target]), "float32", ROBOT, 1)
+    _, obs = made_up_observations(60, ROBOT[0])
+    obs = np.nan_to_num(obs, nan=0.0, posinf=CLIP, neginf=-CLIP)
+    wanted = actor.act(obs)
+    assert ((np.abs(wanted) == 1.0).mean(), (np.abs(wanted) < 1.0).mean()) > (0.05, 0.05)
+    assert np.array([native.act(Observation(row, 0, True)) for row in obs]) == pytest.approx(wanted, abs=2e-5)
 
 
 def test_garbage_is_not_loaded():

@@ -238,3 +238,25 @@ def test_rtx_builds_the_fp8_graph_that_is_made_from_the_float_one(rtx, onnx_acto
     built = build(rtx, make_fp8_onnx(onnx_actors.make_onnx(), (4.0, 4.0, 4.0)), PlanConfig(FP8))
     assert 152_000 < built.weights_memory < 161_000
     assert built.count("QUANTIZE") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", Precision)
+def test_rtx_builds_a_clipped_policy_of_elu_in_every_precision(rtx, onnx_actors, precision):
+    import numpy as np
+
+    from edge_dsac.bundle.actor import Actor
+    from edge_dsac.bundle.export import make_graph
+    from edge_dsac.bundle.quantize import make_int8_onnx
+    from edge_dsac.bundle.quantize_fp8 import make_fp8_onnx
+
+    actor = Actor(tuple(onnx_actors.make_layers()), "elu", np.ones(17, np.float32), "f" * 8, 1, "clip")
+    graph = make_graph(actor, np.eye(6), {}, "float16" if precision is FP16 else "float32")
+    if precision is INT8:
+        graph = make_int8_onnx(graph, np.random.default_rng(0).standard_normal((50, 17)))
+    if precision is FP8:
+        graph = make_fp8_onnx(graph, (4.0, 4.0, 4.0))
+    built = build(rtx, graph, PlanConfig(precision))
+    least, most = MEMORY[precision]
+    assert least < built.weights_memory < most + 512  # and the matrix of commands
+    assert built.count("ACTIVATION") == 4  # three of elu, and the clip

@@ -14,13 +14,13 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 SCALE = np.array([1.0, 0.1, 20.0], np.float32)
 
 
-def make_actor(seed=1, sizes=(3, 16, 16, 2), activation="gelu", identity=7):
+def make_actor(seed=1, sizes=(3, 16, 16, 2), activation="gelu", identity=7, squash="tanh"):
     generator = np.random.default_rng(seed)
     layers = tuple(
         ((generator.normal(size=(b, a)) / np.sqrt(a)).astype(np.float32), generator.normal(size=b).astype(np.float32) * 0.1)
         for a, b in zip(sizes, sizes[1:], strict=False)
     )
-    return Actor(layers, activation, SCALE, "f" * 8, identity)
+    return Actor(layers, activation, SCALE, "f" * 8, identity, squash)
 
 
 class FakeTorchTensorrt:
@@ -71,9 +71,10 @@ def test_it_is_compiled_whole_refittable_and_without_tf32(compiled):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_other_nonlinearities_come_through(activation):
-    compile_actor(make_actor(activation=activation), FakeTorchTensorrt(), "cpu")  # compares its answers with the actor's itself
+@pytest.mark.parametrize(("activation", "squash"), [("relu", "tanh"), ("tanh", "tanh"), ("elu", "tanh"), ("elu", "clip")])
+def test_other_nonlinearities_come_through(activation, squash):
+    actor = make_actor(activation=activation, squash=squash)
+    compile_actor(actor, FakeTorchTensorrt(), "cpu")  # compares its answers with the actor's itself
 
 
 @pytest.mark.slow
@@ -99,7 +100,7 @@ def test_a_refit_that_hands_back_something_else_is_noticed(wrong):
 @pytest.mark.slow
 def test_a_refit_needs_the_same_network(compiled):
     engine = compiled[0]
-    for other in (make_actor(sizes=(3, 16, 2)), make_actor(activation="relu")):
+    for other in (make_actor(sizes=(3, 16, 2)), make_actor(activation="relu"), make_actor(squash="clip")):
         with pytest.raises(TorchTrtError, match=r"refit: the engine is \(3, 16, 16, 2\) gelu"):
             engine.refitted(other)
 

@@ -77,6 +77,11 @@ class Actor:
         """Of the observation, of each layer's outputs; the last are the actions."""
         return (self.layers[0][0].shape[1], *(weight.shape[0] for weight, _ in self.layers))
 
+    @property
+    def form(self) -> tuple[tuple[int, ...], str, str]:
+        """All but the numbers: what must be alike for one actor's weights to take another's place."""
+        return self.sizes, self.activation, self.squash
+
     def act(self, obs: Float) -> Float:
         """`obs[..., n]` in SI -> `[..., actions]` in [-1, 1], in float64: what every engine is measured against."""
         return np.asarray(SQUASH[self.squash](self.before_tanh(obs)[-1]))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_dsac.bundle.actor import ERF, REACH, Actor, require_form
-from edge_dsac.bundle.integer import BUMP, LEAST_RANGE_BITS, TANH_TABLE, IntegerActor, IntegerLayer
+from edge_dsac.bundle.integer import BUMP, CURVE, LEAST_RANGE_BITS, TANH_TABLE, IntegerActor, IntegerLayer
 
 Numbers = NDArray[Any]
 
@@ -35,7 +35,7 @@ HEAD = """// Generated from actor {identity:016x}: {sizes}, {activation}. Do not
 
 def make_c(actor: Actor, integer: IntegerActor) -> str:
     """The whole file."""
-    require_form(actor, ("gelu", "relu", "tanh"), ("tanh",), "the C file")
+    require_form(actor, ("gelu", "relu", "tanh", "elu"), ("tanh", "clip"), "the C file")
     sizes = actor.sizes
     parts = [
         HEAD.format(identity=actor.identity, sizes="-".join(map(str, sizes)), activation=actor.activation, obs=sizes[0], actions=sizes[-1]),
@@ -65,7 +65,7 @@ def float_part(actor: Actor) -> str:
         inputs, source = wide(len(bias)), f"x{i}"
     weight, bias = layers[-1]
     tables += [table("float", "float_w_last", widened(weight, inputs)), table("float", "float_b_last", bias)]
-    body = "\n".join(calls) + FLOAT_LAST.format(inputs=inputs, source=source)
+    body = "\n".join(calls) + FLOAT_LAST.format(inputs=inputs, source=source, squash=f"{actor.squash}_float")
     return "\n".join([*defines, kernels("real.h"), *tables, f"EXPORT void actor_float32(const float *obs, float *action) {{\n{body}}}\n"])
 
 
@@ -76,7 +76,7 @@ FLOAT_LAYER = """  float x{i}[{units}] ALIGNED;
 
 FLOAT_LAST = """
   for (int i = 0; i < ACTOR_ACTIONS; i++)
-    action[i] = tanh_float(float_b_last[i] + dot_float(float_w_last + i * {inputs}, {source}, {inputs}));
+    action[i] = {squash}(float_b_last[i] + dot_float(float_w_last + i * {inputs}, {source}, {inputs}));
 """
 
 
@@ -84,7 +84,7 @@ FLOAT_LAST = """
 
 
 def integer_part(actor: IntegerActor, sizes: tuple[int, ...]) -> str:
-    tables = [table("int16_t", "gelu_bump", BUMP), table("int16_t", "tanh_table", TANH_TABLE)]
+    tables = [table("int16_t", "gelu_bump", BUMP), table("int16_t", "elu_curve", CURVE), table("int16_t", "tanh_table", TANH_TABLE)]
     nonlinear = "tanh_lanes" if actor.activation == "tanh" else f"{actor.activation}_int16"
     int8 = actor.form == "int8"
     more = [f"TO_HIDDEN(to_{q}, {q}_t, {nonlinear})" for q in ("uint8", "int16")] if int8 else [f"TO_WIDE(to_int16, {nonlinear})"]
@@ -106,7 +106,7 @@ def integer_part(actor: IntegerActor, sizes: tuple[int, ...]) -> str:
     last = actor.layers[-1]
     more += [table("int16_t", "w_last", widened(last.weight, inputs)), table("int32_t", "b_last", with_rounding(last))]
     more += [table("uint8_t", "shift_last", last.shift), table("int16_t", "multiplier_last", last.multiplier)]
-    body = "\n".join(calls) + INTEGER_LAST.format(inputs=inputs, source=source, bits=LEAST_RANGE_BITS)
+    body = "\n".join(calls) + INTEGER_LAST.format(inputs=inputs, source=source, squash=f"{actor.squash}_int16", bits=LEAST_RANGE_BITS)
     return "\n".join([*tables, kernels("whole.h"), *more, INTEGER_ACT.format(padded=sizes[0] + sizes[0] % 2, body=body)])
 
 
@@ -119,7 +119,7 @@ INTEGER_LAYER = """  int32_t sum{i}[{units}] ALIGNED;
 INTEGER_LAST = """
   for (int i = 0; i < ACTOR_ACTIONS; i++) {{
     int32_t sum = b_last[i] + dot_int16(w_last + i * {inputs}, {source}, {inputs});
-    action[i] = tanh_int16(before_tanh(sum, shift_last[i], multiplier_last[i]), {bits});
+    action[i] = {squash}(before_end(sum, shift_last[i], multiplier_last[i]), {bits});
   }}
 """
 

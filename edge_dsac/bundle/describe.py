@@ -42,6 +42,7 @@ def summary_lines(bundle: Bundle) -> list[str]:
     manifest = bundle.manifest
     robot, layout, sizes = manifest.robot, manifest.layout, manifest.actor.sizes
     hidden = "-".join(map(str, sizes[1:-1])) or "no hidden layer"
+    actions = f"{sizes[-1]} clipped actions" if bundle.actor.squash == "clip" else f"{sizes[-1]} actions"
     lines = [
         f"{manifest.name} version {manifest.version} for {robot.model}, {kilobytes(sum(map(len, bundle.files.values())))}",
         row("identity", f"{bundle.identity:016x}, child of {manifest.parent[:16]}" if manifest.parent else f"{bundle.identity:016x}"),
@@ -52,7 +53,7 @@ def summary_lines(bundle: Bundle) -> list[str]:
         ),
         row(
             "policy",
-            f"{sizes[0]} observations, {hidden} {manifest.actor.activation}, {sizes[-1]} actions ({', '.join(layout.actions.names)})",
+            f"{sizes[0]} observations, {hidden} {manifest.actor.activation}, {actions} ({', '.join(layout.actions.names)})",
         ),
         row("precision", f"{manifest.precision.chosen}: {manifest.precision.because}"),
     ]

@@ -2,8 +2,9 @@
 
     obs [1, n] -> Mul obs_scale -> Gemm, nonlinearity, ... -> Gemm -> Tanh -> action [1, a] -> MatMul to_command -> command [1, joints]
 
-The clip of an observation is the observer's and is not in here. Written node by node, not traced: the same actor gives the same
-bytes. Opset 20 is the first with Gelu as one operator; IR 10 is what onnxruntime 1.23, the last for Python 3.10, reads.
+An actor that ends in a clip has Clip for the last Tanh. The clip of an observation is the observer's and is not in here. Written node
+by node, not traced: the same actor gives the same bytes. Opset 20 is the first with Gelu as one operator; IR 10 is what onnxruntime
+1.23, the last for Python 3.10, reads.
 Rule that must stay true: what `make_onnx` writes passes `check_onnx` (onnx_check.py) and `agreement`.
 """
 
@@ -16,21 +17,22 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_dsac.bundle.actor import Actor
+from edge_dsac.bundle.actor import Actor, require_form
 from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.bundle.onnx_check import IR_VERSION, OPSET, ExportError
 from edge_dsac.bundle.ort_engine import OrtEngine
+from edge_dsac.bundle.torch_trt import sequential
 from edge_dsac.records import Float, Observation
 from edge_dsac.spec.layout import ActionLayout, ObservationLayout
 from edge_dsac.spec.robot import RobotSpec
 
-OPERATOR = {"gelu": "Gelu", "relu": "Relu", "tanh": "Tanh"}
+OPERATOR = {"gelu": "Gelu", "relu": "Relu", "tanh": "Tanh", "elu": "Elu"}
 NUMBERS: dict[str, Any] = {"float32": np.float32, "float16": np.float16}
 AGREEMENT = 1e-5  # float32 sums of 256 products, in whatever order, stay below a tenth of it
 
 
 def make_onnx(actor: Actor, spec: RobotSpec, precision: str = "float32") -> bytes:
-    """In float16 the layers alone are float16: the normaliser, tanh and both outputs stay float32.
+    """In float16 the layers alone are float16: the normaliser, the end and both outputs stay float32.
 
     The batch is 1 and not a name: a robot asks for one action at a time, and TensorRT then needs no optimisation profile.
     """
@@ -41,6 +43,7 @@ def make_graph(actor: Actor, to_command: Float, properties: dict[str, str], prec
     """Of any actor, a robot's or not."""
     if precision not in NUMBERS:
         raise ExportError(f"precision {precision!r} cannot be exported; expected one of {', '.join(NUMBERS)}")
+    require_form(actor, tuple(OPERATOR), ("tanh", "clip"), "the ONNX file")
     constants = [constant("obs_scale", actor.obs_scale)]
     nodes = [helper.make_node("Mul", ["obs", "obs_scale"], ["scaled"], "normalise")]
     x = "scaled"
@@ -59,7 +62,11 @@ def make_graph(actor: Actor, to_command: Float, properties: dict[str, str], prec
         nodes.append(helper.make_node("Cast", [x], ["mean"], "to_float32", to=TensorProto.FLOAT))
         x = "mean"
     constants.append(constant("to_command", to_command))
-    nodes.append(helper.make_node("Tanh", [x], ["action"], "squash"))
+    if actor.squash == "clip":
+        constants += [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in (("least", -1.0), ("most", 1.0))]
+        nodes.append(helper.make_node("Clip", [x, "least", "most"], ["action"], "squash"))
+    else:
+        nodes.append(helper.make_node("Tanh", [x], ["action"], "squash"))
     nodes.append(helper.make_node("MatMul", ["action", "to_command"], ["command"], "to_si"))
     ends = {"obs": actor.sizes[0], "action": actor.sizes[-1], "command": to_command.shape[1]}
     obs, *outputs = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size]) for name, size in ends.items())
@@ -136,16 +143,7 @@ def torch_actions(actor: Actor, obs: Float) -> Float:
 
 def torch_module(actor: Actor) -> Any:
     """The deployed network as PyTorch has it: scaled observation in, action out."""
-    import torch
-    from torch import nn
-
-    nonlinearity = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}[actor.activation]
-    parts: list[Any] = []
-    for weight, bias in actor.layers:
-        layer = nn.Linear(weight.shape[1], weight.shape[0])
-        layer.load_state_dict({"weight": torch.from_numpy(weight.copy()), "bias": torch.from_numpy(bias.copy())})
-        parts += [layer, nonlinearity()]
-    return nn.Sequential(*parts[:-1], nn.Tanh()).eval()
+    return sequential(list(actor.layers), actor.activation, actor.squash)
 
 
 def both_outputs(model: bytes, obs: Float) -> tuple[Float, Float]:

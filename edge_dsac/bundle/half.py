@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_dsac.bundle.actor import NONLINEARITY, Actor
+from edge_dsac.bundle.actor import NONLINEARITY, SQUASH, Actor
 from edge_dsac.records import Float
 
 
@@ -20,7 +20,7 @@ def act_float16(actor: Actor, obs: Float) -> Float:
         for i, (weight, bias) in enumerate(actor.layers):
             total = half(x @ half(weight).T + half(bias))
             x = total if i == last else half(NONLINEARITY[actor.activation](total))
-    return np.tanh(x)
+    return SQUASH[actor.squash](x)
 
 
 def half(values: Float) -> Float:

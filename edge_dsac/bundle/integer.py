@@ -3,7 +3,7 @@
     observation, SI float32  -> int16, by its clip                        (first layer: int16 x int16 -> int32)
     sum int32 -> shift, times multiplier -> int16 with RANGE bits before the point -> nonlinearity -> 0..127, a unit's own scale
                                                                           (hidden layers: 7 bits x int8 -> int32)
-    last sum (7 bits x int16) -> tanh by a table with interpolation -> int16 -> action = that / 32768
+    last sum (7 bits x int16) -> tanh by a table with interpolation, or clip -> int16 -> action = that / 32768
 
 Hidden values are 0..127 with a zero point and not -127..127: then one product pair always fits int16 (pmaddubsw), and the very
 same byte is signed for one processor and unsigned for the other. Each unit has a scale of its own, folded into the next weights.
@@ -29,12 +29,18 @@ HIDDEN_LIMIT = 127
 LANE_LIMIT = 32767  # two 7-bit-by-8-bit products, and then two such sums, are added in int16 before they are widened
 SUM_LIMIT = 2**30  # of any sum, so that rounding cannot overflow int32
 LEAST_RANGE_BITS = 3  # +-8 before the nonlinearity
+MOST_RANGE_BITS = 14  # 16 bits hold no more: in gelu_int16 the half that is rounded with would wrap
 TANH_BITS = 6  # of interpolation: 512 steps over 0..8
 TANH_TABLE: Int = np.minimum(np.rint(np.tanh(np.arange(513) / 64.0) * 32768), 32767).astype(np.int16)
 
 # gelu(x) = max(x, 0) - bump(|x|), bump(t) = t Phi(-t). Twice the bump over t in [0, 4], as a polynomial of t / 2 - 1 (least squares
 # on Chebyshev points, error 1.3e-4 where 7 bits of a range of 4 are 3e-2), in Q15, highest power first.
 BUMP: Int = np.array([1214, -5541, 1503, 15963, -19973, 807, 14283, -11232, 2979], np.int16)
+
+# elu(x) = max(x, 0) - curve(max(-x, 0)), curve(t) = 1 - exp(-t), over t in [0, 8] as a polynomial of t / 4 - 1 (least maximum error on
+# Chebyshev points: 1.2e-4 with its coefficients and products in Q15, half of what a step of a range of 8 is worth), highest power
+# first. Beyond 8 it stays at 1 - exp(-8). At 0 it is 1 in Q15, which every range rounds to 0: positive x stay as they are.
+CURVE: Int = np.array([665, -1507, 1679, -2919, 5259, -6584, 6373, -4778, 2402, 32167], np.int16)
 
 
 class IntegerError(ValueError):
@@ -61,6 +67,7 @@ class IntegerActor:
     layers: tuple[IntegerLayer, ...]
     activation: str
     form: str  # int8 or int16, of hidden values
+    squash: str = "tanh"
 
     def act(self, obs: Float) -> Float:
         """`obs[..., n]` in SI -> `[..., actions]`, exactly what the generated C answers."""
@@ -77,7 +84,7 @@ class IntegerActor:
             q = nonlinear(pre_activation(layer, q), layer.range_bits, self.activation)
             if self.form == "int8":
                 q = np.clip(scaled_by(q, layer.gain) + layer.zero, 0, HIDDEN_LIMIT)
-        return tanh(pre_activation(self.layers[-1], q), LEAST_RANGE_BITS)
+        return END[self.squash](pre_activation(self.layers[-1], q), LEAST_RANGE_BITS)
 
 
 def pre_activation(layer: IntegerLayer, q: Int) -> Int:
@@ -103,7 +110,19 @@ def nonlinear(x: Int, range_bits: int, activation: str) -> Int:
     if activation == "tanh":
         return tanh(x, range_bits)
     positive = np.maximum(x, 0)
-    return positive if activation == "relu" else positive - bump(np.minimum(np.abs(x), 32767), range_bits)
+    if activation == "relu":
+        return positive
+    if activation == "elu":
+        return positive - curve(np.minimum(-np.minimum(x, 0), 32767), range_bits)
+    return positive - bump(np.minimum(np.abs(x), 32767), range_bits)
+
+
+def curve(t: Int, range_bits: int) -> Int:
+    s = (np.minimum(t, (1 << (18 - range_bits)) - 1) << (range_bits - 2)) - 32768
+    total = np.full_like(s, CURVE[0])
+    for coefficient in CURVE[1:]:
+        total = scaled_by(total, s) + coefficient
+    return scaled_by(total, np.asarray(1 << (15 - range_bits)))  # a rounded shift whose half cannot wrap in 16 bits
 
 
 def bump(t: Int, range_bits: int) -> Int:
@@ -122,6 +141,14 @@ def tanh(x: Int, range_bits: int) -> Int:
     return np.asarray(np.sign(x) * (low + shifted((high - low) * part, TANH_BITS)))
 
 
+def clip(x: Int, range_bits: int) -> Int:
+    """What 1 is worth comes out as 32767 / 32768, as with tanh."""
+    return np.asarray(np.clip(x << range_bits, -32767, 32767))
+
+
+END = {"tanh": tanh, "clip": clip}
+
+
 def unit_of(range_bits: int, activation: str) -> float:
     """What one step of a nonlinearity's output is worth."""
     return 2.0**-15 if activation == "tanh" else 2.0 ** (range_bits - 15)
@@ -132,7 +159,7 @@ def unit_of(range_bits: int, activation: str) -> float:
 
 def make_integer(actor: Actor, obs: Float, clip: Float, form: str = "int8") -> IntegerActor:
     """`obs[samples, n]` in SI: what the ranges inside are taken from. `clip[n]`: what an observation never exceeds."""
-    require_form(actor, ("gelu", "relu", "tanh"), ("tanh",), "whole numbers")
+    require_form(actor, ("gelu", "relu", "tanh", "elu"), tuple(END), "whole numbers")
     sums = actor.before_tanh(obs)
     input_units: Float = np.asarray(clip, np.float64) / OBS_LIMIT  # what one step of each input is worth
     zero: Int = np.zeros(len(input_units), np.int64)
@@ -155,13 +182,18 @@ def make_integer(actor: Actor, obs: Float, clip: Float, form: str = "int8") -> I
             whole.astype(np.int16 if wide else np.int8), total_bias.astype(np.int32), shift.astype(np.uint8), multiplier.astype(np.int16),
             bits, gain.astype(np.int16), zero[: len(gain)].astype(np.int16),
         ))  # fmt: skip
-    return IntegerActor((OBS_LIMIT / np.asarray(clip, np.float64)).astype(np.float32), tuple(layers), actor.activation, form)
+    return IntegerActor((OBS_LIMIT / np.asarray(clip, np.float64)).astype(np.float32), tuple(layers), actor.activation, form, actor.squash)
 
 
 def range_bits_of(sums: Float, scale: Float) -> int:
     """So that what was seen fits, with a quarter to spare, and no step of a sum is worth more than one of x."""
     bits = np.log2([1.25 * np.abs(sums).max() + 1e-9, 1.001 * scale.max() * 2.0**15])
-    return max(LEAST_RANGE_BITS, int(np.ceil(bits.max())))
+    found = max(LEAST_RANGE_BITS, int(np.ceil(bits.max())))
+    if found > MOST_RANGE_BITS:
+        raise IntegerError(
+            f"a sum before a nonlinearity reaches {np.abs(sums).max():.3g}, 16 bits hold {2**MOST_RANGE_BITS}; did it diverge?"
+        )
+    return found
 
 
 def row_scale(folded: Float, bias: Float, input_limit: int, weight_limit: int, in_lanes: bool) -> Float:

@@ -15,7 +15,7 @@ from edge_dsac.bundle.actor import Actor
 from edge_dsac.spec.robot import RobotSpec
 
 OPSET, IR_VERSION = 20, 10
-ALLOWED = ("Mul", "Gemm", "Gelu", "Relu", "Tanh", "MatMul", "Cast", "QuantizeLinear", "DequantizeLinear")
+ALLOWED = ("Mul", "Gemm", "Gelu", "Relu", "Tanh", "Elu", "Clip", "MatMul", "Cast", "QuantizeLinear", "DequantizeLinear")
 MOST_BYTES = 64 << 20  # of the whole file; the largest actor of this project has 600 kB
 
 

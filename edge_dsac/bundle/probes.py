@@ -13,13 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
 from edge_dsac.bundle import tensorrt_engine, tensorrt_here, torch_trt
 from edge_dsac.bundle.device import Device, NoDevice, find_device
+from edge_dsac.bundle.targets import TARGETS, Target, best_target
 
 NEVER_ON_JETSON = "never run on a Jetson by this project"
+NEVER_ON_HARDWARE = "the levels x86_64_v4 (AVX-512) and aarch64_dotprod have never run on real hardware"
 RTX_RUNS_ON = (75, 80, 86, 89, 120, 121)  # of tensorrt_rtx 1.5; no Orin (87), Hopper (90) or Thor (110)
 AHEAD_OF_TIME = "builds plans ahead of time for SM 7.5, 8.0, 8.6, 8.9, 12.0 and 12.1; " + tensorrt_engine.NEVER_RUN
 
@@ -35,13 +38,13 @@ class EngineReport:
 
 
 def describe(device: Device | NoDevice | None = None, version_of: Callable[[str], str] | None = None) -> list[EngineReport]:
-    """In the order of the README's table."""
+    """What needs no GPU first. Every row of engines.py's table has its own here, and so has what that table cannot load yet."""
     gpu = find_device() if device is None else device
     version = version_of or installed_version
     processor = f"{platform.machine()}, {os.cpu_count()} cores"
     return [
         EngineReport("numpy", True, "", np.__version__, processor, ""),
-        native(processor),
+        *(native(kind, processor, best_target(target.file for target in TARGETS.values())) for kind in NATIVE),
         onnxruntime(version("onnxruntime"), processor),
         tensorrt(version("tensorrt"), gpu),
         tensorrt_rtx(version("tensorrt_rtx"), gpu),
@@ -49,11 +52,17 @@ def describe(device: Device | NoDevice | None = None, version_of: Callable[[str]
     ]
 
 
-def native(processor: str) -> EngineReport:
-    """Its compiled actor travels in the bundle: Linux on one of two processors is all it needs."""
-    fits = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
-    reason = "" if fits else f"bundles carry it for Linux on x86_64 and aarch64, this is {sys.platform} on {platform.machine()}"
-    return EngineReport("native", fits, reason, "", processor, NEVER_ON_JETSON)
+NATIVE = ("native-integer", "native-float32")
+
+
+def native(kind: str, processor: str, level: Target | None) -> EngineReport:
+    """Its compiled actors travel in the bundle: Linux on a processor that one of them was made for is all it needs. `level`: that one."""
+    caution = f"{NEVER_ON_JETSON}; {NEVER_ON_HARDWARE}"
+    if level is None or sys.platform != "linux":
+        made_for = ", ".join(name for name, target in TARGETS.items() if target.machine)
+        reason = f"bundles carry it for Linux on {made_for}, this is {sys.platform} on {platform.machine()}"
+        return EngineReport(kind, False, reason, "", processor, caution)
+    return EngineReport(kind, True, "", "", f"{processor}, as {Path(level.file).stem}", caution)
 
 
 def onnxruntime(version: str, processor: str) -> EngineReport:

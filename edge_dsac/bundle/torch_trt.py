@@ -34,17 +34,22 @@ def why_not(device: Device | NoDevice, installed: bool) -> str:
 
 def make_module(actor: Actor) -> Any:
     """As a PyTorch module, with the observation scale in the first weights: then a refit changes weights and biases and nothing else."""
+    (first, bias), *rest = actor.layers
+    return sequential([(first * actor.obs_scale, bias), *rest], actor.activation, actor.squash)
+
+
+def sequential(layers: list[tuple[Float, Float]], activation: str, squash: str) -> Any:
     import torch
     from torch import nn
 
-    nonlinearity = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}[actor.activation]
+    nonlinearity = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}[activation]
+    end = {"tanh": nn.Tanh, "clip": nn.Hardtanh}[squash]  # which is a clip to [-1, 1]
     parts: list[Any] = []
-    for i, (weight, bias) in enumerate(actor.layers):
+    for weight, bias in layers:
         layer = nn.Linear(weight.shape[1], weight.shape[0])
-        values = weight * actor.obs_scale if i == 0 else weight
-        layer.load_state_dict({"weight": torch.from_numpy(np.array(values, np.float32)), "bias": torch.from_numpy(bias.copy())})
+        layer.load_state_dict({"weight": torch.from_numpy(np.array(weight, np.float32)), "bias": torch.from_numpy(bias.copy())})
         parts += [layer, nonlinearity()]
-    return nn.Sequential(*parts[:-1], nn.Tanh()).eval()
+    return nn.Sequential(*parts[:-1], end()).eval()
 
 
 def make_program(actor: Actor, where: str) -> Any:
@@ -82,8 +87,8 @@ class TorchTrtEngine:
 
     def refitted(self, actor: Actor) -> TorchTrtEngine:
         """The same network with fine-tuned weights: seconds less than a compile."""
-        if actor.sizes != self.actor.sizes or actor.activation != self.actor.activation:
-            old, new = (f"{it.sizes} {it.activation}" for it in (self.actor, actor))
+        if actor.form != self.actor.form:
+            old, new = (" ".join(map(str, it.form)) for it in (self.actor, actor))
             raise TorchTrtError(f"refit: the engine is {old}, the new actor {new}; compile it")
         program = make_program(actor, self.where)
         module = self.torch_tensorrt.dynamo.refit_module_weights(self.module, program)  # a copy; the old module stays as it is

@@ -40,6 +40,21 @@ static inline float gelu_float(float x) {
 
 static inline float relu_float(float x) { return x > 0.0f ? x : 0.0f; }
 
+// exp(x) - 1 below 0, within 1e-6, with no branch and no conversion to int, so that it is done for many at once and NaN comes through.
+// exp(x) = 2^whole 2^part: 1.5 * 2^23 added and taken away again rounds to a whole number and leaves it in the lowest bits.
+static inline float elu_float(float x) {
+  const float round = 12582912.0f;
+  float t = x > 0.0f ? 0.0f : x < -17.0f ? -17.0f : x;  // beyond, exp(x) is below half a step of 1
+  float exponent = t * 1.442695041f;  // 1 / ln 2
+  union { float value; uint32_t bits; } whole = {exponent + round};
+  float p = (exponent - (whole.value - round)) * 0.6931471806f;
+  float e = 1.0f + p * (1.0f + p * (0.5f + p * (1.0f / 6 + p * (1.0f / 24 + p * (1.0f / 120 + p * (1.0f / 720))))));
+  union { uint32_t bits; float value; } scale = {(whole.bits << 23) + (127u << 23)};
+  return x > 0.0f ? x : e * scale.value - 1.0f;
+}
+
+static inline float clip_float(float x) { return x > 1.0f ? 1.0f : x < -1.0f ? -1.0f : x; }
+
 // (1 - e) / (1 + e) with e = exp(-2 |x|) = 2^-whole 2^-part; 2^-part by its series, within 1e-7.
 static inline float tanh_float(float x) {
   float t = x < 0.0f ? -x : x;
