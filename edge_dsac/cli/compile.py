@@ -7,7 +7,8 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from edge_dsac.bundle.onnx_check import check_onnx
 from edge_dsac.bundle.package import make_bundle, read_bundle
 from edge_dsac.bundle.signing import SecretKey
 from edge_dsac.bundle.targets import compile_for_all
+from edge_dsac.cli.distilling import LOSS, Distillery, Sized, Smaller, Wish, Within, lines_of, smaller, widths_of
 from edge_dsac.cli.judging import Judgement, JudgingOptions, calibrated_integer, calibrated_onnx, judge_actor, write_report
-from edge_dsac.learn.carried import actor_layers, anchor_file, critic_file
-from edge_dsac.learn.checkpoint import Checkpoints
+from edge_dsac.learn.carried import actor_layers, anchor_file, critic_file, distilled_critic_file
+from edge_dsac.learn.checkpoint import Checkpoints, Saved
 from edge_dsac.records import Float
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec, load_robot
@@ -40,6 +42,8 @@ examples:
   edge-dsac keys new me                                         once: the key that signs
   edge-dsac compile runs/balance_bot-0 --out balance.policy     export, quantise, judge, compile for every board, sign
   edge-dsac compile runs/balance_bot-0 --out b.policy --precision float32 --unsigned
+  edge-dsac compile runs/balance_bot-0 --out s.policy --size 32x32      a smaller actor, distilled from the run's
+  edge-dsac compile runs/balance_bot-0 --out s.policy --budget-us 12    the largest whose p99 on this machine is within 12 us
   edge-dsac verify balance.policy                               then, on the robot: edge-dsac run --policy balance.policy
 
 Beside NAME.policy: NAME.report.png and NAME.report.json, the evidence for the precision that was chosen.
@@ -67,6 +71,18 @@ def add(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--observations", type=Path, metavar="FILE", help="recorded ones to calibrate with, rather than simulated flights")
     parser.add_argument("--episodes", type=int, default=JudgingOptions().episodes, help="flown by each precision (default: %(default)s)")
+    smaller = parser.add_mutually_exclusive_group()
+    smaller.add_argument("--size", metavar="WxW", help="distil the actor into one with hidden layers of these widths, as 32x32")
+    smaller.add_argument(
+        "--budget-us",
+        type=float,
+        metavar="US",
+        help="distil into the largest actor whose call has a p99 within this, here, alone, at 1 kHz",
+    )
+    parser.add_argument(
+        "--accept-loss", type=float, metavar="SHARE",
+        help=f"of the return, that a distilled actor may lose (default: {LOSS:g}, and no more falls than the run's own)",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace NAME.policy if it is there")
     parser.add_argument("--json", action="store_true", help="print what was made as one JSON object, and nothing else")
     parser.set_defaults(run=compile_policy)
@@ -80,6 +96,7 @@ class Source:
     spec: RobotSpec
     provenance: dict[str, Any]
     carried: dict[str, bytes]  # critic.npz and anchors.npz of a run; nothing of a lone actor file
+    saved: Saved | None = None  # the run's checkpoint that it is
 
 
 class Steps:
@@ -97,6 +114,7 @@ class Steps:
 def compile_policy(args: argparse.Namespace) -> int:
     if args.out.exists() and not args.overwrite:
         raise BundleError(f"{args.out} is there already; --overwrite replaces it")
+    wish = wish_of(args)
     say = (lambda text: None) if args.json else tell
     key = None if args.unsigned else signing_key(args.key)
     source = source_of(args.run_folder, args.robot)
@@ -104,10 +122,18 @@ def compile_policy(args: argparse.Namespace) -> int:
     say(f"{args.run_folder}: {source.spec.model}, {'-'.join(map(str, actor.sizes))}, {actor.activation}")
     steps = Steps(say)
     recorded = load_set(args.observations, source.spec) if args.observations else None
-    judgement = judge_actor(actor, source.spec, JudgingOptions(episodes=args.episodes), recorded)
-    precision = decided(judgement, args.precision)
+    judging = JudgingOptions(episodes=args.episodes)
+    found: Smaller | None = None
+    if wish is not None:
+        decide = partial(decided, asked=args.precision)
+        found = smaller(Distillery(actor, source.spec, judging, recorded, decide, args.accept_loss, say), wish)
+    if found is not None:
+        source, actor, judgement, precision = with_student(source, found), found.actor, found.judgement, found.precision
+    else:
+        judgement = judge_actor(actor, source.spec, judging, recorded)
+        precision = decided(judgement, args.precision)
     steps.done(f"judged on {len(judgement.observations.held_out)} observations and {args.episodes} episodes: {precision.chosen}")
-    for line in [precision.because, *judgement.warnings]:
+    for line in [precision.because, *judgement.warnings, *(lines_of(found.words) if found else [])]:
         say(f"           {line}")
     form = "int8" if precision.chosen == "int8" else "int16"  # a microcontroller needs whole numbers whatever the host runs
     files, agreed = make_files(source, actor, form, judgement.observations, steps)
@@ -123,16 +149,37 @@ def compile_policy(args: argparse.Namespace) -> int:
         raise BundleError("an engine does not act as the policy says; nothing was written: " + "; ".join(failed))
     steps.done("golden vectors: " + ", ".join(one.engine for one in verdicts if one.result == "passed"))
     write_whole(args.out, data)
-    pictures = write_report(judgement, source.spec, args.out.parent)
+    pictures = write_report(judgement, source.spec, args.out.parent, {"distilled": found.words} if found else {})
     reports = [path.rename(args.out.with_suffix(f".report{path.suffix}")) for path in pictures]
     summary = {
         "policy": str(args.out), "bytes": len(data), "identity": f"{bundle.identity:016x}", "precision": precision.chosen,
         "because": precision.because, "signature": bundle.signature, "report": [str(path) for path in reports],
+        **({"distilled": found.words} if found else {}),
     }  # fmt: skip
     say(f"{args.out}: {len(data) / 1e6:.1f} MB, {precision.chosen}, {bundle.signature}\n  report   {reports[0]}")
     if args.json:
         print(json.dumps(summary))
     return PASSED
+
+
+def wish_of(args: argparse.Namespace) -> Wish | None:
+    if args.accept_loss is not None and args.size is None and args.budget_us is None:
+        raise BundleError("--accept-loss is of a distilled actor: it needs --size or --budget-us")
+    if args.accept_loss is not None and not 0.0 <= args.accept_loss <= 1.0:
+        raise BundleError(f"--accept-loss {args.accept_loss:g}: expected a share of the return, 0 to 1")
+    if args.budget_us is not None:
+        if not args.budget_us > 0.0:
+            raise BundleError(f"--budget-us {args.budget_us:g}: expected microseconds above 0")
+        return Within(args.budget_us)
+    return None if args.size is None else Sized(widths_of(args.size))
+
+
+def with_student(source: Source, found: Smaller) -> Source:
+    """The teacher's critics stay: they judge actions, whoever chose them."""
+    carried = source.carried
+    if source.saved is not None:
+        carried = {**carried, "critic.npz": distilled_critic_file(source.saved, found.actor)}
+    return replace(source, actor_file=found.file, carried=carried, provenance={**source.provenance, "distilled": found.words})
 
 
 def tell(text: str) -> None:
@@ -169,7 +216,7 @@ def source_of(path: Path, robot: str | None) -> Source:
     objective = best.config["learning"]["rates"]["objective"]
     actor_file = make_actor_file(actor_layers(best), objective["activation"], spec)
     carried = {"critic.npz": critic_file(best), "anchors.npz": anchor_file(best)}
-    return Source(actor_file, spec, provenance_of(path, words, best), carried)
+    return Source(actor_file, spec, provenance_of(path, words, best), carried, best)
 
 
 def provenance_of(path: Path, words: dict[str, Any], best: Any) -> dict[str, Any]:

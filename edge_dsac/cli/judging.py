@@ -32,7 +32,6 @@ from edge_dsac.watch.compiled import CompiledPicture, draw_compiled, make_report
 from sim.env import EpisodeOptions
 from sim.recording import Episodes, Policy, fly, record_observations
 
-
 NOBODY: Mapping[str, Policy] = {}
 NOTHING: Mapping[str, Any] = {}
 
