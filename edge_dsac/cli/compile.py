@@ -30,6 +30,7 @@ from edge_dsac.cli.distilling import LOSS, Distillery, Sized, Smaller, Wish, Wit
 from edge_dsac.cli.judging import Judgement, JudgingOptions, calibrated_integer, calibrated_onnx, judge_actor, write_report
 from edge_dsac.learn.carried import actor_layers, anchor_file, critic_file, distilled_critic_file
 from edge_dsac.learn.checkpoint import Checkpoints, Saved
+from edge_dsac.learn.distill import Distilling
 from edge_dsac.records import Float
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec, load_robot
@@ -83,6 +84,10 @@ def add(verbs: Any) -> None:
         "--accept-loss", type=float, metavar="SHARE",
         help=f"of the return, that a distilled actor may lose (default: {LOSS:g}, and no more falls than the run's own)",
     )  # fmt: skip
+    parser.add_argument(
+        "--distil-rounds", type=int, default=Distilling().rounds, metavar="N",
+        help="flights that a distilled actor learns from, its teacher's first (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace NAME.policy if it is there")
     parser.add_argument("--json", action="store_true", help="print what was made as one JSON object, and nothing else")
     parser.set_defaults(run=compile_policy)
@@ -125,8 +130,8 @@ def compile_policy(args: argparse.Namespace) -> int:
     judging = JudgingOptions(episodes=args.episodes)
     found: Smaller | None = None
     if wish is not None:
-        decide = partial(decided, asked=args.precision)
-        found = smaller(Distillery(actor, source.spec, judging, recorded, decide, args.accept_loss, say), wish)
+        decide, distilling = partial(decided, asked=args.precision), Distilling(rounds=args.distil_rounds)
+        found = smaller(Distillery(actor, source.spec, judging, recorded, decide, args.accept_loss, say, distilling), wish)
     if found is not None:
         source, actor, judgement, precision = with_student(source, found), found.actor, found.judgement, found.precision
     else:
@@ -167,6 +172,8 @@ def wish_of(args: argparse.Namespace) -> Wish | None:
         raise BundleError("--accept-loss is of a distilled actor: it needs --size or --budget-us")
     if args.accept_loss is not None and not 0.0 <= args.accept_loss <= 1.0:
         raise BundleError(f"--accept-loss {args.accept_loss:g}: expected a share of the return, 0 to 1")
+    if args.distil_rounds < 1:
+        raise BundleError(f"--distil-rounds {args.distil_rounds}: expected 1 or more; the first is the teacher's own flight")
     if args.budget_us is not None:
         if not args.budget_us > 0.0:
             raise BundleError(f"--budget-us {args.budget_us:g}: expected microseconds above 0")

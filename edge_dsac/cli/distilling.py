@@ -17,7 +17,7 @@ from calibration.activations import CalibrationSet
 from edge_dsac.bundle.actor import Actor
 from edge_dsac.bundle.gate import Comparison, chance_of_falls
 from edge_dsac.bundle.manifest import BundleError, Precision
-from edge_dsac.cli.budget import BudgetError, measured_us, sizes_within
+from edge_dsac.cli.budget import BudgetError, Ladder, measured_us, sizes_within
 from edge_dsac.cli.judging import Judgement, JudgingOptions, compared, judge_actor
 from edge_dsac.learn.distill import Distilled, Distilling, Round, distill
 from edge_dsac.spec.robot import RobotSpec
@@ -158,11 +158,11 @@ def smaller(distillery: Distillery, wish: Wish) -> Smaller | None:
     return within_budget(distillery, wish.budget_us)
 
 
-def within_budget(distillery: Distillery, budget_us: float) -> Smaller | None:
+def within_budget(distillery: Distillery, budget_us: float, find: Callable[..., Ladder] = sizes_within) -> Smaller | None:
     """The largest size that is quick enough before anything was learnt (weights do not change the time) is distilled; if the form that
     the gate then picks is slower than that one was, the next smaller one."""
     teacher, spec, say = distillery.teacher, distillery.spec, distillery.say
-    ladder = sizes_within(teacher, spec, budget_us, say)
+    ladder = find(teacher, spec, budget_us, say)
     if ladder.teacher_fits:
         say(f"           the actor itself takes {ladder.teacher_us:.1f} us (p99): nothing is distilled")
         return None
