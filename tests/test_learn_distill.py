@@ -59,7 +59,7 @@ def test_a_student_comes_near_its_teacher_and_is_made_for_the_same_robot():
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others():
-    few = dataclasses.replace(QUICK, rounds=2, steps=20, check_every=10)
+    few = dataclasses.replace(QUICK, rounds=2, steps=10, check_every=5, batch=32)
     first, again = (distill(TEACHER, BOT, (8,), Drift(30), few) for _ in range(2))
     assert first.file == again.file
     assert first.rounds == again.rounds

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from edge_dsac.bundle.actor import Actor, actor_from_bytes, make_actor_file
 from edge_dsac.learn.networks import ACTIVATIONS, Params, make_params, mlp
+from edge_dsac.learn.update import adam, no_moments
 from edge_dsac.records import Float
 from edge_dsac.spec.robot import RobotSpec
 
@@ -129,7 +130,7 @@ def distill_here(
     layers = [(student[2 * i].numpy(), student[2 * i + 1].numpy()) for i in range(len(student) // 2)]
     file = make_actor_file(layers, teacher.activation, spec)
     actor = actor_from_bytes(file, "distilled", spec)
-    off = np.abs(answer(student, data.held_obs, teacher.activation) - torch.tanh(data.held_means)).numpy()
+    off = (answer(student, data.held_obs, teacher.activation) - torch.tanh(data.held_means)).abs().numpy()
     return Distilled(actor, file, tuple(rounds), len(data.obs), float(off.mean()), float(np.percentile(off, 99)))
 
 
@@ -205,24 +206,23 @@ def learn(
     student: Params, data: Rows, activation: str, options: Distilling, generator: torch.Generator, last: bool
 ) -> tuple[Params, float, int]:
     """-> the student that was best on what is held out, its error there, and the steps taken. It goes on from the last round's."""
-    best = tuple(p.clone() for p in student)
+    best = student
     least = error_of(best, data.held_obs, data.held_means, activation)
-    params = tuple(p.clone().requires_grad_() for p in student)
-    adam = torch.optim.Adam(params, lr=options.rate, fused=True)
+    params, moments = best, no_moments(best)
     most, idle = options.steps * (3 if last else 1), 0
     for step in range(1, most + 1):
-        for group in adam.param_groups:
-            group["lr"] = options.rate * falling(step / most)
         picked = torch.randint(len(data.obs), (options.batch,), generator=generator)
-        loss = loss_of(data.means[picked], mlp(params, data.obs[picked], activation), options.huber)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
+        free = tuple(p.detach().requires_grad_() for p in params)
+        loss = loss_of(data.means[picked], mlp(free, data.obs[picked], activation), options.huber)
+        gradient = torch.autograd.grad(loss, free)
+        with torch.no_grad():
+            rate = options.rate * falling(step / most)
+            params, moments = adam(params, gradient, moments, rate, torch.tensor(float(step)))
         if step % options.check_every == 0 or step == most:
             error = error_of(params, data.held_obs, data.held_means, activation)
             idle = 0 if error < least else idle + 1
             if error < least:
-                least, best = error, tuple(p.detach().clone() for p in params)
+                least, best = error, params
             if idle == options.patience:
                 break
     return best, least, step
