@@ -12,7 +12,7 @@ from edge_dsac.bundle.gate import Comparison
 from edge_dsac.bundle.manifest import BundleError, Precision
 from edge_dsac.bundle.package import read_bundle
 from edge_dsac.cli.budget import LADDER, BudgetError, Ladder, sizes_within
-from edge_dsac.cli.distilling import LossError, Smaller, refuse_loss, widths_of, within_budget
+from edge_dsac.cli.distilling import Judged, LossError, refuse_loss, widths_of, within_budget
 from edge_dsac.cli.judging import JudgingOptions, record_set
 from edge_dsac.cli.main import main
 from edge_dsac.spec.robot import load_robot
@@ -101,7 +101,7 @@ class MadeUpDistillery:
 
     def judged(self, widths):
         words = {"measured_us": {"student": {"p99_us": self.took[widths]}}}
-        return Smaller(None, b"", None, Precision("int16", "", {}), words)
+        return Judged(None, b"", None, Precision("int16", "", {}), words)
 
 
 def fitting(*sizes):

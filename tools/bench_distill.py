@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edge_dsac.bundle.actor import Actor, actor_from_bytes
 from edge_dsac.cli.budget import measured_us
-from edge_dsac.cli.compile import source_of
 from edge_dsac.cli.distilling import LossError, record_driven, refuse_loss, widths_of
 from edge_dsac.cli.judging import JudgingOptions, compared, fly_judged, record_set
+from edge_dsac.cli.source import source_of
 from edge_dsac.learn.distill import Distilling, distill
 from edge_dsac.learn.run_folder import machine
 from edge_dsac.spec.robot import RobotSpec

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from calibration.activations import CalibrationSet, load_set
-from edge_dsac.bundle.actor import Actor, actor_from_bytes, load_actor, make_actor_file
+from edge_dsac.bundle.actor import Actor, actor_from_bytes
 from edge_dsac.bundle.codegen import make_c
 from edge_dsac.bundle.engines import judge
 from edge_dsac.bundle.export import Agreement, agreement, make_onnx
@@ -23,17 +24,16 @@ from edge_dsac.bundle.golden import make_golden
 from edge_dsac.bundle.keyring import key_folder, secret_key, secret_names
 from edge_dsac.bundle.manifest import BundleError, Precision, make_manifest
 from edge_dsac.bundle.onnx_check import check_onnx
-from edge_dsac.bundle.package import make_bundle, read_bundle
+from edge_dsac.bundle.package import Bundle, make_bundle, read_bundle
 from edge_dsac.bundle.signing import SecretKey
 from edge_dsac.bundle.targets import compile_for_all
-from edge_dsac.cli.distilling import LOSS, Distillery, Sized, Smaller, Wish, Within, lines_of, smaller, widths_of
+from edge_dsac.cli.distilling import LOSS, Distillery, Judged, Sized, Wish, Within, lines_of, smaller, widths_of
 from edge_dsac.cli.judging import Judgement, JudgingOptions, calibrated_integer, calibrated_onnx, judge_actor, write_report
-from edge_dsac.learn.carried import actor_layers, anchor_file, critic_file, distilled_critic_file
-from edge_dsac.learn.checkpoint import Checkpoints, Saved
+from edge_dsac.cli.source import Source, source_of, with_student
 from edge_dsac.learn.distill import Distilling
 from edge_dsac.records import Float
 from edge_dsac.spec.layout import ObservationLayout
-from edge_dsac.spec.robot import RobotSpec, load_robot
+from edge_dsac.spec.robot import RobotSpec
 
 GOLDEN_ROWS = 256
 PASSED, REFUSED = 0, 3
@@ -93,17 +93,6 @@ def add(verbs: Any) -> None:
     parser.set_defaults(run=compile_policy)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What is compiled, and where it comes from."""
-
-    actor_file: bytes
-    spec: RobotSpec
-    provenance: dict[str, Any]
-    carried: dict[str, bytes]  # critic.npz and anchors.npz of a run; nothing of a lone actor file
-    saved: Saved | None = None  # the run's checkpoint that it is
-
-
 class Steps:
     """Says what is being done and how long it took."""
 
@@ -126,20 +115,50 @@ def compile_policy(args: argparse.Namespace) -> int:
     actor = actor_from_bytes(source.actor_file, str(args.run_folder), source.spec)
     say(f"{args.run_folder}: {source.spec.model}, {'-'.join(map(str, actor.sizes))}, {actor.activation}")
     steps = Steps(say)
+    found = chosen(args, wish, source, actor, say)
+    if found.words is not None:
+        source, actor = with_student(source, found.actor, found.file, found.words), found.actor
+    judgement, precision = found.judgement, found.precision
+    steps.done(f"judged on {len(judgement.observations.held_out)} observations and {args.episodes} episodes: {precision.chosen}")
+    for line in [precision.because, *judgement.warnings, *lines_of(found.words)]:
+        say(f"           {line}")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".report-") as folder, ThreadPoolExecutor(1, "picture") as drawing:
+        # Drawn while the compilers run; it comes beside the policy only once the engines have agreed.
+        drawn = drawing.submit(write_report, judgement, source.spec, Path(folder), {"distilled": found.words} if found.words else {})
+        data, bundle = sealed(args, source, actor, judgement, precision, key, steps)
+        pictures = drawn.result()
+        steps.done("report")
+        write_whole(args.out, data)
+        reports = [path.replace(args.out.with_suffix(f".report{path.suffix}")) for path in pictures]
+    summary = {
+        "policy": str(args.out), "bytes": len(data), "identity": f"{bundle.identity:016x}", "precision": precision.chosen,
+        "because": precision.because, "signature": bundle.signature, "report": [str(path) for path in reports],
+        **({"distilled": found.words} if found.words else {}),
+    }  # fmt: skip
+    say(f"{args.out}: {len(data) / 1e6:.1f} MB, {precision.chosen}, {bundle.signature}\n  report   {reports[0]}")
+    if args.json:
+        print(json.dumps(summary))
+    return PASSED
+
+
+def chosen(args: argparse.Namespace, wish: Wish | None, source: Source, actor: Actor, say: Callable[[str], None]) -> Judged:
+    """The run's own actor, or a smaller one, with its verdict."""
     recorded = load_set(args.observations, source.spec) if args.observations else None
     judging = JudgingOptions(episodes=args.episodes)
-    found: Smaller | None = None
     if wish is not None:
         decide, distilling = partial(decided, asked=args.precision), Distilling(rounds=args.distil_rounds)
         found = smaller(Distillery(actor, source.spec, judging, recorded, decide, args.accept_loss, say, distilling), wish)
-    if found is not None:
-        source, actor, judgement, precision = with_student(source, found), found.actor, found.judgement, found.precision
-    else:
-        judgement = judge_actor(actor, source.spec, judging, recorded)
-        precision = decided(judgement, args.precision)
-    steps.done(f"judged on {len(judgement.observations.held_out)} observations and {args.episodes} episodes: {precision.chosen}")
-    for line in [precision.because, *judgement.warnings, *(lines_of(found.words) if found else [])]:
-        say(f"           {line}")
+        if found is not None:
+            return found
+    judgement = judge_actor(actor, source.spec, judging, recorded)
+    return Judged(actor, source.actor_file, judgement, decided(judgement, args.precision), None)
+
+
+def sealed(
+    args: argparse.Namespace, source: Source, actor: Actor, judgement: Judgement, precision: Precision, key: SecretKey | None, steps: Steps
+) -> tuple[bytes, Bundle]:
+    """The policy file, once every engine that is here has passed its golden vectors."""
     form = "int8" if precision.chosen == "int8" else "int16"  # a microcontroller needs whole numbers whatever the host runs
     files, agreed = make_files(source, actor, form, judgement.observations, steps)
     manifest = make_manifest(
@@ -153,18 +172,7 @@ def compile_policy(args: argparse.Namespace) -> int:
     if failed:
         raise BundleError("an engine does not act as the policy says; nothing was written: " + "; ".join(failed))
     steps.done("golden vectors: " + ", ".join(one.engine for one in verdicts if one.result == "passed"))
-    write_whole(args.out, data)
-    pictures = write_report(judgement, source.spec, args.out.parent, {"distilled": found.words} if found else {})
-    reports = [path.rename(args.out.with_suffix(f".report{path.suffix}")) for path in pictures]
-    summary = {
-        "policy": str(args.out), "bytes": len(data), "identity": f"{bundle.identity:016x}", "precision": precision.chosen,
-        "because": precision.because, "signature": bundle.signature, "report": [str(path) for path in reports],
-        **({"distilled": found.words} if found else {}),
-    }  # fmt: skip
-    say(f"{args.out}: {len(data) / 1e6:.1f} MB, {precision.chosen}, {bundle.signature}\n  report   {reports[0]}")
-    if args.json:
-        print(json.dumps(summary))
-    return PASSED
+    return data, bundle
 
 
 def wish_of(args: argparse.Namespace) -> Wish | None:
@@ -181,14 +189,6 @@ def wish_of(args: argparse.Namespace) -> Wish | None:
     return None if args.size is None else Sized(widths_of(args.size))
 
 
-def with_student(source: Source, found: Smaller) -> Source:
-    """The teacher's critics stay: they judge actions, whoever chose them."""
-    carried = source.carried
-    if source.saved is not None:
-        carried = {**carried, "critic.npz": distilled_critic_file(source.saved, found.actor)}
-    return replace(source, actor_file=found.file, carried=carried, provenance={**source.provenance, "distilled": found.words})
-
-
 def tell(text: str) -> None:
     print(text, flush=True)
 
@@ -200,41 +200,6 @@ def signing_key(name: str | None) -> SecretKey:
         there = f"which of {', '.join(names)}? --key NAME" if names else "there is none: edge-dsac keys new NAME, or --unsigned"
         raise BundleError(f"a policy is signed with a key: {there}")
     return secret_key(folder, name or names[0], os.environ.get("EDGE_DSAC_PASSPHRASE", ""))
-
-
-def source_of(path: Path, robot: str | None) -> Source:
-    if path.is_file():
-        if robot is None:
-            raise BundleError(f"{path} is an actor file and does not say for which robot: --robot MODEL")
-        spec = load_robot(robot)
-        load_actor(path, spec)  # what is wrong with it is said with its path
-        return Source(path.read_bytes(), spec, {"file": path.name}, {})
-    try:
-        words = json.loads((path / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: not a training run: {error}") from None
-    model = robot or words["config"]["robot"]
-    if model is None:
-        raise BundleError(f"{path}: was trained for the Gymnasium id {words['config']['env']}; only a robot's run makes a policy file")
-    spec = load_robot(model)
-    checkpoints = Checkpoints(path, words["config"]["learning"]["capacity"])
-    newest = checkpoints.load(with_replay=False)
-    best = checkpoints.load(newest.progress.best_round)
-    objective = best.config["learning"]["rates"]["objective"]
-    actor_file = make_actor_file(actor_layers(best), objective["activation"], spec)
-    carried = {"critic.npz": critic_file(best), "anchors.npz": anchor_file(best)}
-    return Source(actor_file, spec, provenance_of(path, words, best), carried, best)
-
-
-def provenance_of(path: Path, words: dict[str, Any], best: Any) -> dict[str, Any]:
-    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] if (path / "metrics.jsonl").exists() else []
-    evaluation = next((line["evaluation"] for line in lines if line["round"] == best.progress.round), None)
-    exam = json.loads((path / "exam.json").read_text()) if (path / "exam.json").exists() else None
-    return {
-        "run": path.resolve().name, "source": words["source"], "machine": words["machine"], "config": words["config"],
-        "seed": words["config"]["learning"]["seed"], "round": best.progress.round, "updates": best.progress.updates,
-        "env_steps": best.progress.env_steps, "evaluation": evaluation, "exam": exam,
-    }  # fmt: skip
 
 
 def decided(judgement: Judgement, asked: str) -> Precision:

@@ -46,14 +46,14 @@ class LossError(BundleError):
 
 
 @dataclass(frozen=True, slots=True)
-class Smaller:
-    """What is compiled in the run's actor's place."""
+class Judged:
+    """An actor that may be compiled."""
 
     actor: Actor
     file: bytes
     judgement: Judgement
     precision: Precision
-    words: dict[str, Any]  # for the manifest and the report
+    words: dict[str, Any] | None  # for the manifest and the report; None: it is the run's own
 
 
 def widths_of(text: str) -> tuple[int, ...]:
@@ -90,7 +90,7 @@ class Distillery:
         driver = "the teacher drove" if done.number == 0 else f"off by {done.fresh:.4f} of an action where it drove itself"
         self.say(f"           round {done.number}: {done.rows} rows, {driver}; {done.error:.4f} held out after {done.steps} steps")
 
-    def judged(self, student: Distilled) -> Smaller:
+    def judged(self, student: Distilled) -> Judged:
         """Refuses what lost too much."""
         judgement = judge_actor(student.actor, self.spec, self.judging, self.recorded, beside={"teacher": self.teacher.act})
         precision = self.decide(judgement)
@@ -99,7 +99,7 @@ class Distillery:
         actors = {"student": student.actor, "teacher": self.teacher}
         times = measured_us(actors, self.spec, judgement.observations.calibration, precision.chosen)
         words = words_of(self.teacher, student, beside, self.accept_loss, times)
-        return Smaller(student.actor, student.file, judgement, precision, words)
+        return Judged(student.actor, student.file, judgement, precision, words)
 
 
 def record_driven(spec: RobotSpec, seconds: float, robots: int, randomization: str, threads: int, policy: Any, seed: int) -> Any:
@@ -135,7 +135,9 @@ def words_of(teacher: Actor, student: Distilled, beside: Comparison, accepted: f
     }  # fmt: skip
 
 
-def lines_of(words: dict[str, Any]) -> list[str]:
+def lines_of(words: dict[str, Any] | None) -> list[str]:
+    if words is None:
+        return []
     lost, error, survival, us = words["return_lost"], words["error"], words["survival"], words["measured_us"]
     teacher = words["return"]["teacher"]
     share = lost["mean"] / max(abs(teacher), 1e-9)
@@ -151,14 +153,14 @@ def shape(sizes: list[int]) -> str:
     return "-".join(map(str, sizes))
 
 
-def smaller(distillery: Distillery, wish: Wish) -> Smaller | None:
+def smaller(distillery: Distillery, wish: Wish) -> Judged | None:
     """None: the teacher is within the budget as it is."""
     if isinstance(wish, Sized):
         return distillery.judged(distillery.student(wish.widths))
     return within_budget(distillery, wish.budget_us)
 
 
-def within_budget(distillery: Distillery, budget_us: float, find: Callable[..., Ladder] = sizes_within) -> Smaller | None:
+def within_budget(distillery: Distillery, budget_us: float, find: Callable[..., Ladder] = sizes_within) -> Judged | None:
     """The largest size that is quick enough before anything was learnt (weights do not change the time) is distilled; if the form that
     the gate then picks is slower than that one was, the next smaller one."""
     teacher, spec, say = distillery.teacher, distillery.spec, distillery.say
@@ -169,6 +171,7 @@ def within_budget(distillery: Distillery, budget_us: float, find: Callable[..., 
     best = ladder.least_us
     for widths in ladder.fitting:
         found = distillery.judged(distillery.student(widths))
+        assert found.words is not None  # of a student there always are some
         p99_us = found.words["measured_us"]["student"]["p99_us"]
         found.words["budget_us"] = budget_us
         if p99_us <= budget_us:

@@ -128,7 +128,7 @@ def distill_here(
             rounds[-1] = replace(rounds[-1], error=error, steps=rounds[-1].steps + steps)
             break
     layers = [(student[2 * i].numpy(), student[2 * i + 1].numpy()) for i in range(len(student) // 2)]
-    file = make_actor_file(layers, teacher.activation, spec)
+    file = make_actor_file(layers, teacher.activation, spec, assumed=teacher.assumed)
     actor = actor_from_bytes(file, "distilled", spec)
     off = (answer(student, data.held_obs, teacher.activation) - torch.tanh(data.held_means)).abs().numpy()
     return Distilled(actor, file, tuple(rounds), len(data.obs), float(off.mean()), float(np.percentile(off, 99)))
