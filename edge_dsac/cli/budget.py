@@ -2,7 +2,8 @@
 
 The measure of a budget is the 99th percentile of one call, paced at 1 kHz, the engine alone on the machine: profile.measure's
 condition `alone`, the call from Python included, as the loop pays it. Beside busy neighbours it is the operating system's
-answer and not the network's; `edge-dsac profile` has it. Knows no learning. Rule that must stay true: all sizes take turns.
+answer and not the network's; `edge-dsac profile` has it. Run it on the board itself, or one like it, with little else going on: on
+a busy desktop the sizes' figures lie within its noise. Knows no learning. Rule that must stay true: all sizes take turns.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from edge_dsac.bundle.manifest import BundleError
 from edge_dsac.bundle.native_engine import NativeActor
 from edge_dsac.bundle.targets import TARGETS, best_target, compile_actor
 from edge_dsac.cli.judging import calibrated_integer
+from edge_dsac.loop.realtime import ask_for_realtime, release_realtime
 from edge_dsac.profile.histogram import Histogram
 from edge_dsac.profile.measure import FIRST_ACTS, Plan, paced, timed
 from edge_dsac.records import Float, Observation
@@ -57,7 +59,11 @@ def p99s_us(engines: Mapping[str, NativeActor], obs: Float, plan: Plan = PLAN) -
     found = {name: {"alone": Histogram()} for name in engines}
     for engine in engines.values():
         timed(engine, seen, FIRST_ACTS, 0.0)
-    paced(engines, seen, plan, found, "alone", lambda text: None)
+    ask_for_realtime()  # as the loop does; where it is not granted, what else runs here is in the figures
+    try:
+        paced(engines, seen, plan, found, "alone", lambda text: None)
+    finally:
+        release_realtime()
     return {name: by["alone"].figures() for name, by in found.items()}
 
 
