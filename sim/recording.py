@@ -26,12 +26,18 @@ Policy = Callable[[Float], Float]
 LOST_S = 0.5
 
 
-def record_observations(spec: RobotSpec, policy: Policy, seconds: float, robots: int, seed: int, randomization: str = "full") -> Float:
-    """`[rows, n]` in SI, float32: robot after robot, each in the order of time. Robots that end begin anew."""
-    task = RobotTask(spec, robots, EpisodeOptions(randomization=randomization))
+def record_observations(
+    spec: RobotSpec, policy: Policy, seconds: float, robots: int, seed: int, randomization: str = "full", lost_s: float = LOST_S,
+    threads: int = 1,
+) -> Float:  # fmt: skip
+    """`[rows, n]` in SI, float32: robot after robot, each in the order of time. Robots that end begin anew.
+
+    `threads` of the physics: they change how long it takes, and nothing else.
+    """
+    task = RobotTask(spec, robots, EpisodeOptions(randomization=randomization, threads=threads))
     clip = task.env.single_observation_space.high
     obs, seen = task.begin(seed), []
-    ticks, lost_ticks = round(seconds * spec.rates.control_hz), round(LOST_S * spec.rates.control_hz)
+    ticks, lost_ticks = round(seconds * spec.rates.control_hz), round(lost_s * spec.rates.control_hz)
     kept = np.ones((robots, ticks), bool)
     for tick in range(ticks):
         seen.append(np.clip(obs / task.scale, -clip, clip))  # scaling and back may step over the clip by a rounding

@@ -107,3 +107,13 @@ def test_a_report_without_a_flight_is_drawn_too(tmp_path):
     draw_compiled(picture, tmp_path / "report.png")
     assert (tmp_path / "report.png").stat().st_size > 20_000
     assert json.loads(make_report(picture, {}))["verdict"]["refused"]["int8"][-1] == "was not flown"
+
+
+@pytest.mark.slow
+def test_who_flies_beside_flies_the_same_episodes_and_is_not_judged(recorded):
+    judgement = judge_actor(ACTOR, BOT, QUICK, recorded, lambda *_: {"float16": ACTOR.act}, beside={"teacher": ACTOR.act})
+    assert set(judgement.flown) == {"float32", "teacher", "float16"}
+    for one in judgement.flown.values():  # side by side, in threads: and yet the very same
+        assert np.array_equal(one.obs, judgement.flown["float32"].obs)
+        assert np.array_equal(one.returns, judgement.flown["float32"].returns)
+    assert "teacher" not in judgement.verdict.figures["measured"]

@@ -71,3 +71,11 @@ def test_a_policy_that_answers_nan_is_flown_as_if_it_did_nothing():
     flown = fly(BOT, lambda obs: np.full((len(obs), 2), np.nan), 2, 6, EpisodeOptions(seconds=0.2))
     assert np.isnan(flown.actions).all()
     assert np.isfinite(flown.returns).all()
+
+
+@pytest.mark.slow
+def test_what_leads_to_a_fall_is_kept_for_whoever_learns_from_it_and_threads_change_nothing():
+    whole = record_observations(BOT, full_ahead, 1.0, 4, seed=4, lost_s=0.0)
+    assert len(whole) == 4 * 100
+    assert len(record_observations(BOT, full_ahead, 1.0, 4, seed=4)) < 400
+    assert np.array_equal(record_observations(BOT, full_ahead, 1.0, 4, seed=4, lost_s=0.0, threads=2), whole)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from calibration.activations import CalibrationSet, load_set
-from edge_dsac.bundle.actor import Actor, actor_from_bytes, load_actor, make_actor_file
+from edge_dsac.bundle.actor import Actor, actor_from_bytes
 from edge_dsac.bundle.codegen import make_c
 from edge_dsac.bundle.engines import judge
 from edge_dsac.bundle.export import Agreement, agreement, make_onnx
@@ -22,15 +24,16 @@ from edge_dsac.bundle.golden import make_golden
 from edge_dsac.bundle.keyring import key_folder, secret_key, secret_names
 from edge_dsac.bundle.manifest import BundleError, Precision, make_manifest
 from edge_dsac.bundle.onnx_check import check_onnx
-from edge_dsac.bundle.package import make_bundle, read_bundle
+from edge_dsac.bundle.package import Bundle, make_bundle, read_bundle
 from edge_dsac.bundle.signing import SecretKey
 from edge_dsac.bundle.targets import compile_for_all
+from edge_dsac.cli.distilling import LOSS, Distillery, Judged, Sized, Wish, Within, lines_of, smaller, widths_of
 from edge_dsac.cli.judging import Judgement, JudgingOptions, calibrated_integer, calibrated_onnx, judge_actor, write_report
-from edge_dsac.learn.carried import actor_layers, anchor_file, critic_file
-from edge_dsac.learn.checkpoint import Checkpoints
+from edge_dsac.cli.source import Source, source_of, with_student
+from edge_dsac.learn.distill import Distilling
 from edge_dsac.records import Float
 from edge_dsac.spec.layout import ObservationLayout
-from edge_dsac.spec.robot import RobotSpec, load_robot
+from edge_dsac.spec.robot import RobotSpec
 
 GOLDEN_ROWS = 256
 PASSED, REFUSED = 0, 3
@@ -40,6 +43,8 @@ examples:
   edge-dsac keys new me                                         once: the key that signs
   edge-dsac compile runs/balance_bot-0 --out balance.policy     export, quantise, judge, compile for every board, sign
   edge-dsac compile runs/balance_bot-0 --out b.policy --precision float32 --unsigned
+  edge-dsac compile runs/balance_bot-0 --out s.policy --size 32x32      a smaller actor, distilled from the run's
+  edge-dsac compile runs/balance_bot-0 --out s.policy --budget-us 12    the largest whose p99 on this machine is within 12 us
   edge-dsac verify balance.policy                               then, on the robot: edge-dsac run --policy balance.policy
 
 Beside NAME.policy: NAME.report.png and NAME.report.json, the evidence for the precision that was chosen.
@@ -67,19 +72,25 @@ def add(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--observations", type=Path, metavar="FILE", help="recorded ones to calibrate with, rather than simulated flights")
     parser.add_argument("--episodes", type=int, default=JudgingOptions().episodes, help="flown by each precision (default: %(default)s)")
+    smaller = parser.add_mutually_exclusive_group()
+    smaller.add_argument("--size", metavar="WxW", help="distil the actor into one with hidden layers of these widths, as 32x32")
+    smaller.add_argument(
+        "--budget-us",
+        type=float,
+        metavar="US",
+        help="distil into the largest actor whose call has a p99 within this, here, alone, at 1 kHz",
+    )
+    parser.add_argument(
+        "--accept-loss", type=float, metavar="SHARE",
+        help=f"of the return, that a distilled actor may lose (default: {LOSS:g}, and no more falls than the run's own)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--distil-rounds", type=int, default=Distilling().rounds, metavar="N",
+        help="flights that a distilled actor learns from, its teacher's first (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace NAME.policy if it is there")
     parser.add_argument("--json", action="store_true", help="print what was made as one JSON object, and nothing else")
     parser.set_defaults(run=compile_policy)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What is compiled, and where it comes from."""
-
-    actor_file: bytes
-    spec: RobotSpec
-    provenance: dict[str, Any]
-    carried: dict[str, bytes]  # critic.npz and anchors.npz of a run; nothing of a lone actor file
 
 
 class Steps:
@@ -97,18 +108,57 @@ class Steps:
 def compile_policy(args: argparse.Namespace) -> int:
     if args.out.exists() and not args.overwrite:
         raise BundleError(f"{args.out} is there already; --overwrite replaces it")
+    wish = wish_of(args)
     say = (lambda text: None) if args.json else tell
     key = None if args.unsigned else signing_key(args.key)
     source = source_of(args.run_folder, args.robot)
     actor = actor_from_bytes(source.actor_file, str(args.run_folder), source.spec)
     say(f"{args.run_folder}: {source.spec.model}, {'-'.join(map(str, actor.sizes))}, {actor.activation}")
     steps = Steps(say)
-    recorded = load_set(args.observations, source.spec) if args.observations else None
-    judgement = judge_actor(actor, source.spec, JudgingOptions(episodes=args.episodes), recorded)
-    precision = decided(judgement, args.precision)
+    found = chosen(args, wish, source, actor, say)
+    if found.words is not None:
+        source, actor = with_student(source, found.actor, found.file, found.words), found.actor
+    judgement, precision = found.judgement, found.precision
     steps.done(f"judged on {len(judgement.observations.held_out)} observations and {args.episodes} episodes: {precision.chosen}")
-    for line in [precision.because, *judgement.warnings]:
+    for line in [precision.because, *judgement.warnings, *lines_of(found.words)]:
         say(f"           {line}")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".report-") as folder, ThreadPoolExecutor(1, "picture") as drawing:
+        # Drawn while the compilers run; it comes beside the policy only once the engines have agreed.
+        drawn = drawing.submit(write_report, judgement, source.spec, Path(folder), {"distilled": found.words} if found.words else {})
+        data, bundle = sealed(args, source, actor, judgement, precision, key, steps)
+        pictures = drawn.result()
+        steps.done("report")
+        write_whole(args.out, data)
+        reports = [path.replace(args.out.with_suffix(f".report{path.suffix}")) for path in pictures]
+    summary = {
+        "policy": str(args.out), "bytes": len(data), "identity": f"{bundle.identity:016x}", "precision": precision.chosen,
+        "because": precision.because, "signature": bundle.signature, "report": [str(path) for path in reports],
+        **({"distilled": found.words} if found.words else {}),
+    }  # fmt: skip
+    say(f"{args.out}: {len(data) / 1e6:.1f} MB, {precision.chosen}, {bundle.signature}\n  report   {reports[0]}")
+    if args.json:
+        print(json.dumps(summary))
+    return PASSED
+
+
+def chosen(args: argparse.Namespace, wish: Wish | None, source: Source, actor: Actor, say: Callable[[str], None]) -> Judged:
+    """The run's own actor, or a smaller one, with its verdict."""
+    recorded = load_set(args.observations, source.spec) if args.observations else None
+    judging = JudgingOptions(episodes=args.episodes)
+    if wish is not None:
+        decide, distilling = partial(decided, asked=args.precision), Distilling(rounds=args.distil_rounds)
+        found = smaller(Distillery(actor, source.spec, judging, recorded, decide, args.accept_loss, say, distilling), wish)
+        if found is not None:
+            return found
+    judgement = judge_actor(actor, source.spec, judging, recorded)
+    return Judged(actor, source.actor_file, judgement, decided(judgement, args.precision), None)
+
+
+def sealed(
+    args: argparse.Namespace, source: Source, actor: Actor, judgement: Judgement, precision: Precision, key: SecretKey | None, steps: Steps
+) -> tuple[bytes, Bundle]:
+    """The policy file, once every engine that is here has passed its golden vectors."""
     form = "int8" if precision.chosen == "int8" else "int16"  # a microcontroller needs whole numbers whatever the host runs
     files, agreed = make_files(source, actor, form, judgement.observations, steps)
     manifest = make_manifest(
@@ -122,17 +172,21 @@ def compile_policy(args: argparse.Namespace) -> int:
     if failed:
         raise BundleError("an engine does not act as the policy says; nothing was written: " + "; ".join(failed))
     steps.done("golden vectors: " + ", ".join(one.engine for one in verdicts if one.result == "passed"))
-    write_whole(args.out, data)
-    pictures = write_report(judgement, source.spec, args.out.parent)
-    reports = [path.rename(args.out.with_suffix(f".report{path.suffix}")) for path in pictures]
-    summary = {
-        "policy": str(args.out), "bytes": len(data), "identity": f"{bundle.identity:016x}", "precision": precision.chosen,
-        "because": precision.because, "signature": bundle.signature, "report": [str(path) for path in reports],
-    }  # fmt: skip
-    say(f"{args.out}: {len(data) / 1e6:.1f} MB, {precision.chosen}, {bundle.signature}\n  report   {reports[0]}")
-    if args.json:
-        print(json.dumps(summary))
-    return PASSED
+    return data, bundle
+
+
+def wish_of(args: argparse.Namespace) -> Wish | None:
+    if args.accept_loss is not None and args.size is None and args.budget_us is None:
+        raise BundleError("--accept-loss is of a distilled actor: it needs --size or --budget-us")
+    if args.accept_loss is not None and not 0.0 <= args.accept_loss <= 1.0:
+        raise BundleError(f"--accept-loss {args.accept_loss:g}: expected a share of the return, 0 to 1")
+    if args.distil_rounds < 1:
+        raise BundleError(f"--distil-rounds {args.distil_rounds}: expected 1 or more; the first is the teacher's own flight")
+    if args.budget_us is not None:
+        if not args.budget_us > 0.0:
+            raise BundleError(f"--budget-us {args.budget_us:g}: expected microseconds above 0")
+        return Within(args.budget_us)
+    return None if args.size is None else Sized(widths_of(args.size))
 
 
 def tell(text: str) -> None:
@@ -146,41 +200,6 @@ def signing_key(name: str | None) -> SecretKey:
         there = f"which of {', '.join(names)}? --key NAME" if names else "there is none: edge-dsac keys new NAME, or --unsigned"
         raise BundleError(f"a policy is signed with a key: {there}")
     return secret_key(folder, name or names[0], os.environ.get("EDGE_DSAC_PASSPHRASE", ""))
-
-
-def source_of(path: Path, robot: str | None) -> Source:
-    if path.is_file():
-        if robot is None:
-            raise BundleError(f"{path} is an actor file and does not say for which robot: --robot MODEL")
-        spec = load_robot(robot)
-        load_actor(path, spec)  # what is wrong with it is said with its path
-        return Source(path.read_bytes(), spec, {"file": path.name}, {})
-    try:
-        words = json.loads((path / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: not a training run: {error}") from None
-    model = robot or words["config"]["robot"]
-    if model is None:
-        raise BundleError(f"{path}: was trained for the Gymnasium id {words['config']['env']}; only a robot's run makes a policy file")
-    spec = load_robot(model)
-    checkpoints = Checkpoints(path, words["config"]["learning"]["capacity"])
-    newest = checkpoints.load(with_replay=False)
-    best = checkpoints.load(newest.progress.best_round)
-    objective = best.config["learning"]["rates"]["objective"]
-    actor_file = make_actor_file(actor_layers(best), objective["activation"], spec)
-    carried = {"critic.npz": critic_file(best), "anchors.npz": anchor_file(best)}
-    return Source(actor_file, spec, provenance_of(path, words, best), carried)
-
-
-def provenance_of(path: Path, words: dict[str, Any], best: Any) -> dict[str, Any]:
-    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] if (path / "metrics.jsonl").exists() else []
-    evaluation = next((line["evaluation"] for line in lines if line["round"] == best.progress.round), None)
-    exam = json.loads((path / "exam.json").read_text()) if (path / "exam.json").exists() else None
-    return {
-        "run": path.resolve().name, "source": words["source"], "machine": words["machine"], "config": words["config"],
-        "seed": words["config"]["learning"]["seed"], "round": best.progress.round, "updates": best.progress.updates,
-        "env_steps": best.progress.env_steps, "evaluation": evaluation, "exam": exam,
-    }  # fmt: skip
 
 
 def decided(judgement: Judgement, asked: str) -> Precision:

@@ -1,12 +1,16 @@
 """Brings actor, simulation and gate together: every precision on the same observations and in the same episodes.
 
 Called by `edge-dsac compile`, on a desktop. Rule that must stay true: nothing is judged on what its ranges were taken from, neither
-the observations (held out) nor the episodes (another seed).
+the observations (held out) nor the episodes (another seed). Flights run side by side, one thread each: MuJoCo lets go of the
+interpreter, and each flight has its own robots and random numbers, so that the order they end in changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,9 @@ from edge_dsac.watch.compiled import CompiledPicture, draw_compiled, make_report
 from sim.env import EpisodeOptions
 from sim.recording import Episodes, Policy, fly, record_observations
 
+NOBODY: Mapping[str, Policy] = {}
+NOTHING: Mapping[str, Any] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class JudgingOptions:
@@ -46,6 +53,7 @@ class Judgement:
     observations: CalibrationSet
     warnings: list[str]
     picture: CompiledPicture
+    flown: Mapping[str, Episodes]  # by float32, each candidate, and whoever flew beside them: all the same episodes
 
 
 def record_set(actor: Actor, spec: RobotSpec, options: JudgingOptions) -> CalibrationSet:
@@ -87,15 +95,19 @@ def judge_actor(
     options: JudgingOptions = JudgingOptions(),
     observations: CalibrationSet | None = None,
     make: Callable[[Actor, RobotSpec, Float], dict[str, Policy]] = candidates,
+    beside: Mapping[str, Policy] = NOBODY,
 ) -> Judgement:
-    """`observations`: recorded before (a robot's own, say); none means simulated ones."""
-    chosen = observations or record_set(actor, spec, options)
-    policies, to_command = make(actor, spec, chosen.calibration), ActionLayout(spec).to_command
-    wanted = actor.act(chosen.held_out)
-    answers = {name: np.asarray(policy(chosen.held_out), np.float64) for name, policy in policies.items()}
-    episodes = EpisodeOptions(randomization=options.randomization, seconds=options.episode_s)
-    pilots: dict[str, Policy] = {"float32": actor.act, **policies}
-    flown = {name: fly(spec, policy, options.episodes, options.seed + 1, episodes) for name, policy in pilots.items()}
+    """`observations`: recorded before (a robot's own, say); none means simulated ones. `beside`: others who fly the same episodes
+    and are not judged here."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "flight") as pool, abandoned_on_error(pool):
+        first = {"float32": actor.act, **beside}  # they wait for no calibration
+        flights = {name: pool.submit(fly_judged, spec, policy, options) for name, policy in first.items()}
+        chosen = observations or record_set(actor, spec, options)
+        policies, to_command = make(actor, spec, chosen.calibration), ActionLayout(spec).to_command
+        flights |= {name: pool.submit(fly_judged, spec, policy, options) for name, policy in policies.items()}
+        wanted = actor.act(chosen.held_out)
+        answers = {name: np.asarray(policy(chosen.held_out), np.float64) for name, policy in policies.items()}
+        flown = {name: flight.result() for name, flight in flights.items()}
     measured = {
         name: Measured(measure(wanted, answers[name], to_command), compared(flown["float32"], flown[name], options)) for name in policies
     }
@@ -105,19 +117,35 @@ def judge_actor(
         {name: episode.actions[:, 0] for name, episode in flown.items()}, {name: episode.returns for name, episode in flown.items()},
         verdict.as_json(),
     )  # fmt: skip
-    return Judgement(verdict, chosen, warnings(chosen.calibration, spec), picture)
+    return Judgement(verdict, chosen, warnings(chosen.calibration, spec), picture, flown)
+
+
+def fly_judged(spec: RobotSpec, policy: Policy, options: JudgingOptions) -> Episodes:
+    episodes = EpisodeOptions(randomization=options.randomization, seconds=options.episode_s)
+    return fly(spec, policy, options.episodes, options.seed + 1, episodes)
+
+
+@contextmanager
+def abandoned_on_error(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Flights that have not begun are not flown for an answer that nobody will get."""
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
 def compared(reference: Episodes, candidate: Episodes, options: JudgingOptions) -> Comparison:
+    """Also of other pilots than a precision's, a smaller actor and its teacher say."""
     one, other = (Flight(flown.actions, flown.alive, flown.returns, flown.failed) for flown in (reference, candidate))
     return compare(one, other, options.seed, options.limits.confidence)
 
 
-def write_report(judgement: Judgement, spec: RobotSpec, folder: Path) -> tuple[Path, Path]:
-    """compile-report.png and compile-report.json."""
+def write_report(judgement: Judgement, spec: RobotSpec, folder: Path, more: Mapping[str, Any] = NOTHING) -> tuple[Path, Path]:
+    """compile-report.png and compile-report.json; `more` goes into the second one's evidence."""
     png, words = folder / "compile-report.png", folder / "compile-report.json"
     draw_compiled(judgement.picture, png)
-    words.write_text(make_report(judgement.picture, evidence(judgement, spec)))
+    words.write_text(make_report(judgement.picture, {**evidence(judgement, spec), **more}))
     return png, words
 
 

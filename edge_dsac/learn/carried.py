@@ -1,7 +1,8 @@
 """What of a training run travels to the robot in a policy file, for learning to go on there: networks, m_i, and anchors.
 
 Anchors are transitions of the simulation, drawn evenly from the replay, so that fine-tuning can mix them half and half with the
-robot's own. Optimisers' moments stay at home: the field's rates are others. Knows no bundle. Rule that must stay true: whatever
+robot's own. Optimisers' moments stay at home: the field's rates are others. Knows no bundle's form. The actor in critic.npz
+is the one that drives, a distilled one too (`distilled_critic_file`). Rule that must stay true: whatever
 the losses need to go on from here is in these two files.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_dsac.bundle.actor import NONLINEARITY, Actor
 from edge_dsac.learn.checkpoint import Saved
 from edge_dsac.records import Float
 
@@ -24,6 +26,10 @@ ANCHORS = 4096
 def critic_file(saved: Saved) -> bytes:
     """Networks, targets, temperature and the running means of sigma; `settings` is JSON: the objective, rates and horizon."""
     arrays = {name: values for name, values in saved.state.items() if name.split(".")[0] in NETWORKS}
+    return critic_arrays_file(saved, arrays)
+
+
+def critic_arrays_file(saved: Saved, arrays: dict[str, Float]) -> bytes:
     learning = saved.config["learning"]
     settings = {"rates": learning["rates"], **{name: learning[name] for name in LEARNING}}
     return npz(arrays | {"settings": np.array(json.dumps(settings, sort_keys=True))})
@@ -47,3 +53,39 @@ def actor_layers(saved: Saved) -> list[tuple[Float, Float]]:
     """The actor's as they were learnt, log-deviations included."""
     count = sum(name.startswith("actor.") for name in saved.state) // 2
     return [(saved.state[f"actor.{2 * i}"], saved.state[f"actor.{2 * i + 1}"]) for i in range(count)]
+
+
+def distilled_critic_file(saved: Saved, student: Actor) -> bytes:
+    """critic.npz where a smaller actor drives: the teacher's critics, for they judge actions whoever chose them; the student's layers.
+
+    A student has means alone. Its log-deviations are constants: for each action the mean of the teacher's own over the replay, so
+    that fine-tuning explores about as widely as learning did when it ended. The target actor is the same, as after a long rest.
+    Nothing here is made anew: a tuner that loads this file has the actor that was judged, or none.
+    """
+    outputs = student.sizes[-1]
+    deviations = mean_log_std(saved, student, outputs)
+    layers = [*student.layers[:-1], with_deviations(student.layers[-1], deviations)]
+    arrays = {name: values for name, values in saved.state.items() if name.split(".")[0] in NETWORKS and "actor" not in name.split(".")[0]}
+    for i, (weight, bias) in enumerate(layers):
+        for owner in ("actor", "target_actor"):
+            arrays |= {f"{owner}.{2 * i}": weight, f"{owner}.{2 * i + 1}": bias}
+    return critic_arrays_file(saved, arrays)
+
+
+def with_deviations(layer: tuple[Float, Float], log_std: Float) -> tuple[Float, Float]:
+    weight, bias = layer
+    constant = np.asarray(log_std, np.float32)
+    return np.concatenate([weight, np.zeros_like(weight)]), np.concatenate([bias, constant])
+
+
+def mean_log_std(saved: Saved, student: Actor, outputs: int) -> Float:
+    """Of the teacher, within the range its losses clamp it to; at rest where no replay was kept."""
+    objective = saved.config["learning"]["rates"]["objective"]
+    x: Float = np.concatenate([part["obs"] for part in saved.replay]) if saved.replay else np.zeros((1, student.sizes[0]))
+    x = x[:: max(1, len(x) // ANCHORS)]
+    layers = actor_layers(saved)
+    for weight, bias in layers[:-1]:
+        x = NONLINEARITY[objective["activation"]](x @ weight.T + bias)
+    weight, bias = layers[-1]
+    low, high = objective["log_std_range"]
+    return np.asarray(np.clip((x @ weight.T + bias)[:, outputs:], low, high).mean(axis=0))
