@@ -168,9 +168,11 @@ HOSTILE = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_container_is_refused_before_anything_in_it_is_read(case, monkeypatch):
-    spy_on_readers(monkeypatch, [])
     make, because = HOSTILE[case]
-    refused(make(), because)
+    data = make()
+    seen = spy_on_readers(monkeypatch, [])
+    refused(data, because)
+    assert seen == []
 
 
 def test_a_name_that_is_there_twice_is_refused():

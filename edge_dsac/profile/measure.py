@@ -37,7 +37,7 @@ class Plan:
     idle_s: float = 10.0
     """pause before one call; boards clock down in it"""
     idle_calls: int = 3
-    """such calls per engine; the engines share a pause"""
+    """such calls per engine, each after a pause of its own: the first after a shared one would warm the board for the next"""
 
 
 CONDITIONS = ("alone", "busy", "idle")
