@@ -30,6 +30,7 @@ from edge_dsac.bundle.targets import compile_for_all
 from edge_dsac.cli.distilling import LOSS, Distillery, Judged, Sized, Wish, Within, lines_of, smaller, widths_of
 from edge_dsac.cli.judging import Judgement, JudgingOptions, calibrated_integer, calibrated_onnx, judge_actor, write_report
 from edge_dsac.cli.source import Source, source_of, with_student
+from edge_dsac.learn.checkpoint import write
 from edge_dsac.learn.distill import Distilling
 from edge_dsac.records import Float
 from edge_dsac.spec.layout import ObservationLayout
@@ -129,7 +130,8 @@ def compile_policy(args: argparse.Namespace) -> int:
         data, bundle = sealed(args, source, actor, judgement, precision, key, steps)
         pictures = drawn.result()
         steps.done("report")
-        write_whole(args.out, data)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write(args.out, data)
         reports = [path.replace(args.out.with_suffix(f".report{path.suffix}")) for path in pictures]
     summary = {
         "policy": str(args.out), "bytes": len(data), "identity": f"{bundle.identity:016x}", "precision": precision.chosen,
@@ -241,13 +243,3 @@ def golden_rows(held_out: Float, spec: RobotSpec) -> Float:
 
 def agreement_words(agreed: Agreement) -> dict[str, float]:
     return {name: getattr(agreed, name) for name in ("torch", "onnxruntime", "numpy", "command", "limit")}
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)

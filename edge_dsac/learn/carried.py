@@ -8,14 +8,12 @@ the losses need to go on from here is in these two files.
 
 from __future__ import annotations
 
-import io
 import json
-from typing import Any
 
 import numpy as np
 
 from edge_dsac.bundle.actor import NONLINEARITY, Actor
-from edge_dsac.learn.checkpoint import Saved
+from edge_dsac.learn.checkpoint import Saved, npz
 from edge_dsac.records import Float
 
 NETWORKS = ("critics", "actor", "target_critics", "target_actor", "log_alpha", "m")
@@ -41,12 +39,6 @@ def anchor_file(saved: Saved, seed: int = 0, most: int = ANCHORS) -> bytes:
     count = min((len(values) for values in columns.values()), default=0)
     picked = np.sort(np.random.default_rng(seed).permutation(count)[:most])
     return npz({name: values[picked] for name, values in columns.items()})
-
-
-def npz(arrays: dict[str, Any]) -> bytes:
-    out = io.BytesIO()
-    np.savez(out, **arrays)
-    return out.getvalue()
 
 
 def actor_layers(saved: Saved) -> list[tuple[Float, Float]]:
