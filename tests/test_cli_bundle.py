@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from bundle_fixture import KEY, OTHER_KEY, TRAINING, bundle_bytes, bundle_parts, opened_bundle, write_bundle
+from bundle_fixture import KEY, OTHER_KEY, PRECISION, TRAINING, bundle_bytes, bundle_parts, opened_bundle, write_bundle
 
 import edge_dsac.cli.bundle as verbs
 from edge_dsac.bundle.diff import compare
@@ -62,6 +62,18 @@ def test_the_numpy_engine_passes_the_golden_vectors():
     bundle = opened_bundle()
     assert check_golden(NumpyMlp(bundle.actor), bundle) == []
     assert ("numpy", "passed") in [(one.engine, one.result) for one in judge(bundle)]
+
+
+@pytest.mark.parametrize(("accepted", "allowed"), [([], 1e-3), (["float16"], 0.02), (["int8 onnx", "float16"], 0.2)])
+def test_tensorrt_is_allowed_no_more_than_the_precision_it_computes_in(accepted, allowed):
+    said = dataclasses.replace(PRECISION, measured={"accepted": accepted})
+    bundle = opened_bundle(bundle_bytes(precision=said))
+    kind = next(kind for kind in ENGINES if kind.name == "tensorrt")
+    assert kind.tolerance(bundle) == allowed
+    off = dataclasses.replace(kind, why_not=lambda bundle: "", load=lambda bundle: Skewed(bundle, 2.0 * allowed))
+    assert judge(bundle, (off,))[0].result == "failed"
+    near = dataclasses.replace(off, load=lambda bundle: Skewed(bundle, 0.5 * allowed))
+    assert judge(bundle, (near,))[0].result == "passed"
 
 
 def test_an_engine_that_is_off_fails_by_vector_and_action():

@@ -130,7 +130,6 @@ def compile_policy(args: argparse.Namespace) -> int:
         data, bundle = sealed(args, source, actor, judgement, precision, key, steps)
         pictures = drawn.result()
         steps.done("report")
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         write(args.out, data)
         reports = [path.replace(args.out.with_suffix(f".report{path.suffix}")) for path in pictures]
     summary = {

@@ -45,7 +45,7 @@ def open_policy(policy: str, spec: RobotSpec, engine: str = AUTO, allow_unsigned
     check_version(bundle, running)
     kind, why = pick(bundle, path, engine)
     made = kind.load(bundle)
-    failures = check_golden(made, bundle, kind.exact, kind.tolerance)
+    failures = check_golden(made, bundle, kind.exact, kind.tolerance(bundle))
     if failures:
         raise BundleError(f"{path}: the engine {kind.name} does not act as the policy says: {failures[0]} ({len(failures)} in all)")
     return Ready(made, f"{kind.name} ({why}), {bundle.signature}", bundle.manifest.version)
