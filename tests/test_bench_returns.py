@@ -65,7 +65,7 @@ def test_the_returns_study_has_every_peer_in_every_task_and_shipped_settings_whe
     assert len(cells) == 7 * 7 + 1
     assert Cell("EdgeDsac/BalanceBot-v0", "dsac-t-shipped", 7) in cells
     hopper = [cell.algorithm for cell in cells if cell.task == "Hopper-v5"]
-    assert hopper == ["dsac-t", "dsac-t-3e-4", "sb3-sac", "sb3-td3", "sb3-ddpg", "sb3-ppo", "sb3-trpo"]
+    assert hopper == ["dsac-t", "dsac-t-quick", "sb3-sac", "sb3-td3", "sb3-ddpg", "sb3-ppo", "sb3-trpo"]
 
 
 def test_a_run_that_two_studies_need_is_made_once():

@@ -172,7 +172,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", default=list(BUDGETS), metavar="ID", help=f"default: {' '.join(BUDGETS)}")
     parser.add_argument("--algorithms", nargs="+", metavar="NAME", help="only these of the study's")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--steps", type=int, help="environment steps for every task; default: each task's own, 30 to 100 thousand")
+    parser.add_argument("--steps", type=int, help="environment steps for every task; default: each task's own, 20 to 40 thousand")
     parser.add_argument(
         "--steps-per-update", type=float, default=standard.steps_per_update,
         help="environment steps per update of every off-policy algorithm, a whole number or one over it (default: %(default)s: an update "
@@ -180,7 +180,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--hidden", nargs="+", type=int, default=list(standard.hidden),
-        help="widths of all off-policy networks (default: 256 256; the paper has 256 256 256)",
+        help="widths of all off-policy networks (default: 128 128; the paper has 256 256 256)",
     )  # fmt: skip
     parser.add_argument("--batch", type=int, default=standard.batch, help="rows per update, all off-policy (default: %(default)s)")
     parser.add_argument("--evaluations", type=int, default=standard.evaluations, help="over the budget, evenly (default: %(default)s)")

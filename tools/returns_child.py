@@ -51,11 +51,12 @@ REFINEMENTS = {
 }
 OWN: dict[str, dict[str, Any]] = {
     **ALGORITHMS,
-    QUICKER: {"critic_lr": 3e-4, "actor_lr": 3e-4},
+    QUICKER: {"critic_lr": 3e-4, "actor_lr": 3e-4, "objective": {"critic_loss": "huber"}},
     **{name: {"objective": {field: False}} for name, field in REFINEMENTS.items()},
 }
 SOFT = {*OWN, "sb3-sac"}  # those whose critics estimate a soft return
 NOTHING = ValueCheck(np.zeros(0), np.zeros(0), np.zeros(0))
+QUICKER_ALPHA = 1.0  # SAC's; the paper begins with e
 EXPLORATION_NOISE = 0.1  # of half the action range, for TD3 and DDPG: TD3's paper; stable-baselines3 has none by default
 VALUE_SHARE = 0.25  # of the budget, at its end
 PR_SET_PDEATHSIG, SIGTERM = 1, 15
@@ -131,6 +132,7 @@ def options_of(plan: dict[str, Any]) -> Options:
         learning = replace(
             options.learning, steps_per_update=settings["steps_per_update"], warmup_steps=round(budget * settings["warmup_share"]),
             batch=settings["batch"], critic_hidden=hidden, actor_hidden=hidden, capacity=budget,
+            alpha=QUICKER_ALPHA if cell.algorithm == QUICKER else options.learning.alpha,
         )  # fmt: skip
     learning = replace(
         learning, seed=cell.seed, reward_scale=float(cell.variant), evaluation_episodes=settings["episodes"],
