@@ -88,6 +88,7 @@ class Rule(IntFlag):
     COAST = 16  # no fresh frame: the last command is held
     DAMP = 32  # the mode allows no motion: zero
     BLEND = 64  # a new policy is being faded in
+    HUMAN = 128  # a person drives: the action is theirs
 
 
 @dataclass(frozen=True, slots=True)
