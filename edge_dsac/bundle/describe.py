@@ -84,7 +84,7 @@ def error_line(name: str, found: Mapping[str, Any], accepted: bool) -> str:
     if flown:
         low, high = flown["interval"]
         line += f"; jitter {max(flown['jitter_ratio']):.2f}, return {flown['return_difference']:+.3g} ({low:+.3g} to {high:+.3g})"
-    return f"{line}; {'accepted' if accepted else 'refused'}"
+    return f"{line}; {'accepted' if accepted else 'refused' if flown else 'not flown'}"
 
 
 def table(head: str, facts: Any) -> list[str]:

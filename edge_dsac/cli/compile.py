@@ -146,7 +146,7 @@ def compile_policy(args: argparse.Namespace) -> int:
 def chosen(args: argparse.Namespace, wish: Wish | None, source: Source, actor: Actor, say: Callable[[str], None]) -> Judged:
     """The run's own actor, or a smaller one, with its verdict."""
     recorded = load_set(args.observations, source.spec) if args.observations else None
-    judging = JudgingOptions(episodes=args.episodes)
+    judging = JudgingOptions(episodes=args.episodes, asked=args.precision)
     if wish is not None:
         decide, distilling = partial(decided, asked=args.precision), Distilling(rounds=args.distil_rounds)
         found = smaller(Distillery(actor, source.spec, judging, recorded, decide, args.accept_loss, say, distilling), wish)

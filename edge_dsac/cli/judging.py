@@ -1,6 +1,7 @@
 """Brings actor, simulation and gate together: every precision on the same observations and in the same episodes.
 
-Called by `edge-dsac compile`, on a desktop. Rule that must stay true: nothing is judged on what its ranges were taken from, neither
+Called by `edge-dsac compile`, on a desktop. A larger precision is flown only once all smaller ones are refused, or when it is asked
+for: flights are nearly all of the time. Rule that must stay true: nothing is judged on what its ranges were taken from, neither
 the observations (held out) nor the episodes (another seed). Flights run side by side, one thread each: MuJoCo lets go of the
 interpreter, and each flight has its own robots and random numbers, so that the order they end in changes nothing.
 """
@@ -20,7 +21,7 @@ import numpy as np
 from calibration.activations import CalibrationSet, Provenance, coverage, make_set, warnings, widened
 from edge_dsac.bundle.actor import Actor
 from edge_dsac.bundle.export import make_onnx
-from edge_dsac.bundle.gate import Comparison, Flight, Limits, Measured, Verdict, compare, judge, measure
+from edge_dsac.bundle.gate import PREFERENCE, Comparison, Flight, Limits, Measured, Verdict, compare, judge, measure
 from edge_dsac.bundle.half import act_float16
 from edge_dsac.bundle.integer import IntegerActor, make_integer
 from edge_dsac.bundle.ort_engine import OrtEngine
@@ -39,11 +40,12 @@ NOTHING: Mapping[str, Any] = {}
 @dataclass(frozen=True, slots=True)
 class JudgingOptions:
     recorded_robots: int = 32  # each with its own masses, delays, biases
-    recorded_s: float = 8.0  # of each of them; 25600 rows at 100 Hz, of which 10000 are held out
+    recorded_s: float = 6.0  # of each of them; 19200 rows at 100 Hz, of which 7700 are held out
     episodes: int = 32  # flown by each precision
     episode_s: float = 6.0  # two changes of the target
     randomization: str = "full"  # of both
     seed: int = 20_000  # far from the trainer's and the exam's
+    asked: str = "auto"  # a precision that is flown whatever the smaller ones do
     limits: Limits = field(default_factory=Limits)
 
 
@@ -104,14 +106,20 @@ def judge_actor(
         flights = {name: pool.submit(fly_judged, spec, policy, options) for name, policy in first.items()}
         chosen = observations or record_set(actor, spec, options)
         policies, to_command = make(actor, spec, chosen.calibration), ActionLayout(spec).to_command
-        flights |= {name: pool.submit(fly_judged, spec, policy, options) for name, policy in policies.items()}
+        waiting = [name for name in PREFERENCE if name in policies]
+        due = [name for name in policies if name not in waiting[1:] or name == options.asked]
+        flights |= {name: pool.submit(fly_judged, spec, policies[name], options) for name in due}
         wanted = actor.act(chosen.held_out)
         answers = {name: np.asarray(policy(chosen.held_out), np.float64) for name, policy in policies.items()}
-        flown = {name: flight.result() for name, flight in flights.items()}
-    measured = {
-        name: Measured(measure(wanted, answers[name], to_command), compared(flown["float32"], flown[name], options)) for name in policies
-    }
-    verdict = judge(measured, options.limits)
+        errors = {name: measure(wanted, answers[name], to_command) for name in policies}
+        while True:
+            flown = {name: flight.result() for name, flight in flights.items()}
+            beside_float = {name: compared(flown["float32"], flown[name], options) for name in policies if name in flown}
+            verdict = judge({name: Measured(errors[name], beside_float.get(name)) for name in policies}, options.limits)
+            left = [name for name in waiting if name not in flown]
+            if verdict.chosen != "float32" or not left:
+                break
+            flights[left[0]] = pool.submit(fly_judged, spec, policies[left[0]], options)
     picture = CompiledPicture(
         spec, f"{actor.identity:016x}", wanted, answers, {name: episode.obs[:, 0] for name, episode in flown.items()},
         {name: episode.actions[:, 0] for name, episode in flown.items()}, {name: episode.returns for name, episode in flown.items()},

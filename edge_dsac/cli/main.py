@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from edge_dsac import __version__
+
+# Before numpy is imported: its matrix products here are tiny, and two threads that wait for each other made a compile 1.6 times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Each group is imported only when its verb is asked for: a robot has neither mujoco nor torch.
 GROUPS = {
