@@ -262,6 +262,9 @@ def test_a_row_comes_out_as_soon_as_it_is_whole(bot):
     assert out == [[], [], [], [0], [1], [2]]
     assert transitions.finish().index.tolist() == [3, 4]
     assert transitions.feed(records[:0]).index.tolist() == []
+    stopped = flight(bot, 6)
+    stopped["mode"][3] = Mode.COASTING
+    assert Transitions(bot, 0.5, 3, 1.0).feed(stopped).index.tolist() == [0, 1]  # a cut closes what was open
 
 
 def test_another_robots_log_is_refused(bot, rover):
