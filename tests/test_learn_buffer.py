@@ -111,6 +111,7 @@ def test_what_was_stored_is_known_long_after_its_rows_have_gone(tmp_path):
     assert again.extend(made_up(range(10))) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["oldest-out", "coverage"])
 def test_it_stays_within_its_capacity_in_memory_and_on_disk(tmp_path, keep, generator):
     buffer, at = buffer_in(tmp_path, keep=keep), 0
@@ -131,6 +132,7 @@ def test_it_stays_within_its_capacity_in_memory_and_on_disk(tmp_path, keep, gene
     assert buffer_in(tmp_path, keep=keep).total == at
 
 
+@pytest.mark.slow
 def test_more_rows_at_once_than_it_holds(tmp_path):
     buffer = buffer_in(tmp_path)
     assert buffer.extend(made_up(range(1000))) == 1000
@@ -200,6 +202,7 @@ def test_a_report_reads_while_the_writer_writes_and_changes_nothing(tmp_path):
 # Damage
 
 
+@pytest.mark.slow
 def test_a_tail_cut_at_any_byte_costs_its_own_row_and_no_other(tmp_path):
     filled(tmp_path, range(12))
     path = files(tmp_path)[-1]
@@ -230,6 +233,7 @@ def test_a_garbled_tail_is_cut_off_and_counted(tmp_path, junk):
     assert path.stat().st_size == PAGE + 6 * SIZE
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_costs_one_row_at_most(tmp_path, generator):
     filled(tmp_path, range(20))
     for path in files(tmp_path):
@@ -257,6 +261,13 @@ def test_a_lost_header_loses_no_row(tmp_path):
     buffer.extend(made_up(range(25)))
     buffer.close()
     assert kept(tmp_path) == list(range(25))
+
+
+def test_a_file_that_stands_twice_is_read_once(tmp_path):
+    filled(tmp_path, range(20))
+    (tmp_path / "0000000000000009.rows").write_bytes(files(tmp_path)[1].read_bytes())
+    assert kept(tmp_path) == list(range(20))
+    assert len(buffer_in(tmp_path)) == 20
 
 
 def test_files_that_ended_before_their_first_row_are_tidied_up(tmp_path):
@@ -326,6 +337,26 @@ def test_a_power_cut_loses_less_than_a_second(tmp_path, tail, generator):
         assert left == list(range(len(left)))
         worst = max(worst, at - len(left))
     assert 0 < worst <= 100  # rows of 10 ms
+
+
+def test_rows_that_come_in_no_time_are_safe_after_half_a_second_of_theirs(tmp_path):
+    disk = PowerCut()
+    buffer = buffer_in(tmp_path, capacity=4000, disk=disk, clock=Clock())  # it stands still
+    for at in range(0, 330, 10):
+        buffer.extend(made_up(range(at, at + 10)))
+    disk.cut(b"")
+    assert 250 < len(kept(tmp_path)) < 330
+
+
+def test_rows_are_safe_after_half_a_second_of_the_learners_time(tmp_path):
+    disk, clock = PowerCut(), Clock()
+    buffer = buffer_in(tmp_path, capacity=4000, disk=disk, clock=clock)
+    for at in range(23):
+        buffer.extend(made_up([at])._replace(t_host_ns=np.zeros(1, np.int64)))  # of one instant
+        clock.now_s += 0.125
+    disk.cut(b"")
+    assert open_rows(tmp_path).rows.index.tolist() == list(range(21))  # synced at 20; 21 and 22 had a quarter of a second
+    buffer.sync_if_due(clock.now_s)
 
 
 # Kills
@@ -401,6 +432,8 @@ def test_killed_at_any_file_operation_it_is_a_valid_buffer_and_the_log_fills_it_
         buffer.close()
         again = kept(folder)
         assert again == sorted(set(again))
+        assert sum(path.stat().st_size - PAGE for path in files(folder)) == len(again) * SIZE  # nothing half done is left
+        assert sorted(folder.iterdir()) == [*files(folder), folder / "lock"]
         assert len(again) >= 18
     assert dies_at > 50
 
@@ -534,6 +567,7 @@ def test_cells_are_what_they_were_when_the_first_robot_flew():
     assert (cells(np.tile(obs, (1, 5))) < 3125).all()
 
 
+@pytest.mark.slow
 def test_what_was_seen_once_outlives_what_is_seen_all_the_time(tmp_path, generator):
     for keep, share in (("oldest-out", 0), ("coverage", 6)):
         buffer, at = buffer_in(tmp_path / keep, keep=keep), 0

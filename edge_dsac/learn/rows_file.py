@@ -33,6 +33,8 @@ class RowsError(ValueError):
 class OtherRobot(RowsError):
     """The rows belong to another robot, or to another policy layout of this one."""
 
+    refused = True
+
 
 @dataclass(frozen=True)
 class Shape:
