@@ -9,16 +9,60 @@ the losses need to go on from here is in these two files.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from edge_dsac.bundle.actor import NONLINEARITY, Actor
+from edge_dsac.bundle.arrays import read_arrays
+from edge_dsac.bundle.container import LIMITS
+from edge_dsac.bundle.manifest import BundleError
 from edge_dsac.learn.checkpoint import Saved, npz
 from edge_dsac.records import Float
 
 NETWORKS = ("critics", "actor", "target_critics", "target_actor", "log_alpha", "m")
 LEARNING = ("gamma", "n_step", "reward_scale")  # of the run's settings, what anchors and values depend on
 ANCHORS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The two files, read: what fine-tuning begins with."""
+
+    networks: dict[str, tuple[Float, ...]]  # critics, actor, target_critics, target_actor: (w0, b0, w1, ...), float32
+    log_alpha: float
+    m: Float  # [2]
+    settings: dict[str, Any]  # rates (with the objective), gamma, n_step, reward_scale
+    anchors: dict[str, Float]
+
+
+def read_carried(files: Mapping[str, bytes], source: str) -> Carried:
+    """From a bundle's files. Nothing that is missing is made up: without critics there is nothing to go on from."""
+    absent = [name for name in ("critic.npz", "anchors.npz") if name not in files]
+    if absent:
+        raise BundleError(f"{source}: has no {' and no '.join(absent)}, so nothing can learn from it; compile it from its training run")
+    arrays, anchors = (read_arrays(files[name], name, LIMITS[name]) for name in ("critic.npz", "anchors.npz"))
+    networks: dict[str, tuple[Float, ...]] = {}
+    for name in NETWORKS[:4]:
+        count = sum(key.startswith(f"{name}.") for key in arrays)
+        networks[name] = tuple(arrays[f"{name}.{i}"] for i in range(count) if f"{name}.{i}" in arrays)
+        if not count or count % 2 or len(networks[name]) != count:
+            raise BundleError(f"{source}: critic.npz: {name} is not whole; compile the policy again")
+    bad = [name for name, values in arrays.items() if values.dtype.kind == "f" and not np.isfinite(values).all()]
+    if bad:
+        raise BundleError(f"{source}: critic.npz: {', '.join(bad[:4])} holds NaN or infinity; compile the policy again")
+    settings = json.loads(str(arrays["settings"]))
+    return Carried(networks, float(arrays["log_alpha"]), np.asarray(arrays["m"], np.float32), settings, dict(anchors))
+
+
+def carried_files(carried: Carried) -> dict[str, bytes]:
+    """The two files again, for a child's bundle."""
+    arrays = {f"{name}.{i}": values for name, layers in carried.networks.items() for i, values in enumerate(layers)}
+    settings = np.array(json.dumps(carried.settings, sort_keys=True))
+    arrays |= {"log_alpha": np.array(carried.log_alpha, np.float32), "m": carried.m, "settings": settings}
+    return {"critic.npz": npz(arrays), "anchors.npz": npz(carried.anchors)}
 
 
 def critic_file(saved: Saved) -> bytes:

@@ -17,14 +17,14 @@ import shutil
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from edge_dsac.learn.update import Moments, State
 from edge_dsac.records import Float
 
+AnyState = TypeVar("AnyState")  # a NamedTuple of tensors, tuples of them and further such: State, TuneState
 VERSION = 1
 KEPT = 2  # the newest, and the one before it in case the newest is found damaged; the best one is kept besides
 
@@ -206,7 +206,7 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def flatten(state: State) -> dict[str, Float]:
+def flatten(state: Any) -> dict[str, Float]:
     """Every tensor under its own name: `critics.0`, `actor_moments.second.3`, `log_alpha`."""
     return {name: leaf.cpu().numpy() for name, leaf in walk("", state)}
 
@@ -220,7 +220,7 @@ def walk(name: str, value: Any) -> Any:
         yield from walk(f"{name}.{part}" if name else str(part), child)
 
 
-def unflatten(arrays: dict[str, Float], like: State, device: str) -> State:
+def unflatten(arrays: dict[str, Float], like: AnyState, device: str) -> AnyState:
     """The state whose tensors these are; `like` says what shapes are expected."""
     expected = dict(walk("", like))
     surplus = sorted(arrays.keys() - expected.keys())
@@ -239,6 +239,5 @@ def unflatten(arrays: dict[str, Float], like: State, device: str) -> State:
         return type(value)(*children) if hasattr(value, "_fields") else tuple(children)
 
     state = rebuild("", like)
-    assert isinstance(state, State)
-    assert isinstance(state.critic_moments, Moments)
+    assert isinstance(state, type(like))
     return state
