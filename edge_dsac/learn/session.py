@@ -1,0 +1,122 @@
+"""A fine-tuning session as it lies on the disk, so that a kill at any instant costs nothing and any session can be flown again.
+
+    session.json   what was asked for, of which parent; never changed
+    journal.jsonl  what was done, in order, before it was done: rounds with the rows they saw, candidates, verdicts
+    state-0, -1    the learner after its newest two rounds, each with its own hash
+    rows/          the buffer
+
+Knows files; knows no network, no robot and no clock. Rule that must stay true: a round that the journal names and no state has is
+done again with the very rows it names; a state is believed only if its hash, its parent and its settings are this session's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_dsac.bundle.arrays import ArraysError, read_arrays
+from edge_dsac.learn.checkpoint import npz, write
+from edge_dsac.records import Float
+
+STATE_LIMIT = 256 << 20
+VERSION = 1
+
+
+class SessionError(ValueError):
+    """A session that cannot be gone on with; says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    round: int  # of the newest round that is in it; 0: none yet
+    arrays: dict[str, Float]
+
+
+class Session:
+    def __init__(self, folder: Path, words: dict[str, Any], resume: bool) -> None:
+        """`words`: everything the learner's bits depend on but rows: parent, settings, version."""
+        self.folder, self.words = Path(folder), {"version": VERSION, **words}
+        self.rows = self.folder / "rows"
+        path = self.folder / "session.json"
+        if path.exists() and not resume:
+            raise SessionError(f"{folder} holds a session already; --resume goes on with it, or give another folder")
+        if path.exists():
+            self.check(json.loads(path.read_text()))
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write(path, (json.dumps(self.words, indent=1, sort_keys=True) + "\n").encode())
+        self.events = read_journal(self.folder / "journal.jsonl")
+        self.journal = os.open(self.folder / "journal.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        cut_torn(self.journal, self.folder / "journal.jsonl")
+        self.identity = hashlib.sha256(json.dumps(self.words, sort_keys=True).encode()).digest()
+
+    def check(self, found: dict[str, Any]) -> None:
+        changed = sorted(key for key in {*found, *self.words} if found.get(key) != self.words.get(key))
+        if changed:
+            told = "; ".join(f"{key}: was {found.get(key)}, is {self.words.get(key)}" for key in changed)
+            raise SessionError(f"{self.folder} is a session with other settings ({told}); give another folder, or the same settings")
+
+    def note(self, event: str, safe: bool = True, **words: Any) -> None:
+        """`safe`: on the disk before anything follows from it."""
+        entry = {"event": event, **words}
+        self.events.append(entry)
+        os.write(self.journal, json.dumps(entry).encode() + b"\n")
+        if safe:
+            os.fdatasync(self.journal)
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.events if entry["event"] == event]
+
+    # ---- the learner's state
+
+    def save(self, number: int, arrays: dict[str, Float]) -> None:
+        """After round `number`. The one before it stays until the next, in case this one is found torn after a power cut."""
+        body = npz({**arrays, "round": number})  # type: ignore[dict-item]
+        path, unfinished = self.state_path(number), self.folder / "state.unfinished"
+        unfinished.write_bytes(hashlib.sha256(self.identity + body).digest() + body)
+        os.replace(unfinished, path)
+
+    def load(self) -> SavedState | None:
+        """The newest one that is whole and this session's."""
+        found = [state for state in (self.read(self.state_path(i)) for i in (0, 1)) if state is not None]
+        return max(found, key=lambda state: state.round, default=None)
+
+    def read(self, path: Path) -> SavedState | None:
+        try:
+            data = path.read_bytes()
+            if data[:32] != hashlib.sha256(self.identity + data[32:]).digest():
+                return None
+            arrays = read_arrays(data[32:], path.name, STATE_LIMIT)
+        except (OSError, ArraysError):
+            return None
+        return SavedState(int(arrays.pop("round")), arrays)
+
+    def state_path(self, number: int) -> Path:
+        return self.folder / f"state-{number % 2}"
+
+    def close(self) -> None:
+        os.close(self.journal)
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """A last line that was cut off is left out."""
+    if not path.exists():
+        return []
+    events = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            break
+    return events
+
+
+def cut_torn(journal: int, path: Path) -> None:
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole != len(data):
+        os.ftruncate(journal, whole)
