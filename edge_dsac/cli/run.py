@@ -160,7 +160,7 @@ def start_stager(args: argparse.Namespace, first: Ready, spec: RobotSpec, slot: 
 
     def load(path: Path) -> Engine:
         nonlocal running
-        running = open_policy(str(path), spec, args.engine, args.allow_unsigned, running.version)
+        running = open_policy(str(path), spec, args.engine, args.allow_unsigned, running)
         return running.engine
 
     stager = Stager(Path(args.policy), load, slot)
