@@ -20,6 +20,7 @@ class Stager(threading.Thread):
         super().__init__(name="stager", daemon=True)
         self.path, self.load, self.slot = path, load, slot
         self.seen = stamp(path)
+        self.current = slot.bundle_id  # the slot may hold another one for a while: a candidate in its window
         self.refusals: list[str] = []
         self.leave = threading.Event()
 
@@ -38,7 +39,8 @@ class Stager(threading.Thread):
         except (ValueError, OSError) as error:
             self.refusals.append(str(error))
             return
-        if engine.bundle_id != self.slot.bundle_id:
+        if engine.bundle_id != self.current:
+            self.current = engine.bundle_id
             self.slot.offer(engine)
 
 
