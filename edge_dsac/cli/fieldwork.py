@@ -16,6 +16,7 @@ from edge_dsac.bundle.slots import Slots
 from edge_dsac.cli.policy import BASELINE, Ready, open_policy
 from edge_dsac.loop.candidates import Candidates
 from edge_dsac.loop.control import ControlLoop
+from edge_dsac.loop.realtime import ask_not_to_be_starved
 from edge_dsac.loop.slot import Engine
 from edge_dsac.loop.stager import Stager
 from edge_dsac.loop.trial import Seat
@@ -54,7 +55,7 @@ class Fieldwork:
         """Before the first tick."""
         if self.path is None:
             return
-        self.stager = Stager(self.path, self.load_successor, loop.slot)
+        self.stager = Stager(self.path, self.load_successor, loop.slot, None if self.args.no_rt else ask_not_to_be_starved)
         if self.slots is None:
             self.stager.start()
             return

@@ -49,6 +49,8 @@ class Candidates(threading.Thread):
         self.leave = threading.Event()
 
     def run(self) -> None:
+        if self.stager.prepare is not None:
+            self.stager.prepare()
         while not self.leave.wait(POLL_S):
             self.look()
 
