@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from bundle_fixture import KEY, OTHER_KEY
+from sim_flight import SimFlight, balancing_actor
 from test_bundle_slots import CHILD, FIRST, GRANDCHILD, SIZE, opened, policy
 from test_loop_control import PERIOD_NS, SPEC, FakeBoard, FakeLog
 
 from edge_dsac.bundle.manifest import BundleError
+from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slot_folder import Stage
 from edge_dsac.bundle.slots import Slots, create_slots
@@ -530,3 +532,45 @@ def test_a_slots_reader_of_an_unknown_outcome_says_what_to_do(tmp_path):
     (tmp_path / "outcome.json").write_text('{"candidate": "zz"}')
     with pytest.raises(BundleError, match="drop the candidate"):
         Slots(tmp_path).outcome()
+
+
+# ---- on the real firmware and a simulated robot that can fall
+
+
+def trial_in_sim(gain, window, seed=0):
+    """The cascaded PD as an actor on trial against itself with its last layer scaled by `gain`."""
+    flight = SimFlight(SPEC, NumpyMlp(balancing_actor(SPEC)[1]), seed).running().ticks(200)
+    low, high = flight.envelope(margin=2.0, least=0.05)
+    plan = TrialPlan(window, 1, low, high, seed=seed_with(True), settle_ticks=20)
+    seat, new = Seat(), NumpyMlp(balancing_actor(SPEC, gain, NEW)[1])
+    trial = seat.offered = Trial(flight.loop.slot.engine, new, plan)
+    flight.loop.aides = (seat,)
+    return flight.ticks(2 * window + 100), trial
+
+
+@pytest.mark.slow
+def test_a_candidate_as_good_as_the_old_one_flies_its_windows():
+    flight, trial = trial_in_sim(1.05, 60)
+    assert trial.stage == Stage.OVER
+    assert flight.up
+    assert [step.bundle_id for step in flight.log.steps].count(NEW) == 60
+    assert trial.voids == 0
+
+
+@pytest.mark.slow
+def test_a_candidate_that_steers_the_wrong_way_is_taken_off_before_the_robot_falls():
+    flight, trial = trial_in_sim(-1.0, 200)
+    assert trial.stage == Stage.ABORTED
+    assert "outside" in trial.why
+    assert 5 < trial.new_ticks < 150
+    assert flight.up
+    assert np.abs(flight.seen()[:, 0]).max() < 0.2  # the board lets go at 0.8
+    assert flight.log.steps[-1].bundle_id == 1
+
+
+@pytest.mark.slow
+def test_without_the_guard_that_candidate_would_have_been_a_fall():
+    flight = SimFlight(SPEC, NumpyMlp(balancing_actor(SPEC)[1])).running()
+    flight.loop.slot.offer(NumpyMlp(balancing_actor(SPEC, -1.0, NEW)[1]))
+    flight.ticks(300)
+    assert not flight.up
