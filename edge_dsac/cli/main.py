@@ -15,6 +15,7 @@ GROUPS = {
     "new-robot": ("edge_dsac.cli.spec", "write a commented robot file and MJCF to start from"),
     "mcu": ("edge_dsac.cli.mcu", "a virtual motor board on a pty: the real firmware against a simulated robot"),
     "run": ("edge_dsac.cli.run", "the control loop: sensors in, policy, motor commands out"),
+    "takeover": ("edge_dsac.cli.takeover", "drive a running robot by hand: actions, or what the policy is asked for"),
     "train": ("edge_dsac.cli.train", "learn a policy in simulation: DSAC-T for a robot or any Gymnasium id"),
     "compile": ("edge_dsac.cli.compile", "turn a training run into one signed policy file: judged, compiled for every board"),
     "inspect": ("edge_dsac.cli.bundle", "what a policy file is: robot, precision, training, signature"),

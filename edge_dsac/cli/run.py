@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_dsac.bundle.engines import ENGINES
-from edge_dsac.cli.fieldwork import Fieldwork, add_field_arguments
+from edge_dsac.cli.fieldwork import Fieldwork, add_field_arguments, fade_ticks
 from edge_dsac.cli.policy import AUTO, BASELINE
 from edge_dsac.loop.control import Conduct, ControlLoop
 from edge_dsac.loop.flight import Ended, Flight, fly, system_pacer
@@ -105,12 +105,13 @@ def run(args: argparse.Namespace) -> int:
         say(f"dry run: firmware {spec.firmware_fingerprint}, policy {spec.policy_fingerprint}; nothing was opened")
         return 0
     asked_to_stop = StopFlag()
+    field.open()
     port = open_port(args.port, spec.link.baud)
     folder.mkdir(parents=True, exist_ok=True)
     ring = Ring.create(folder / "ring", spec, RING_SECONDS * spec.rates.control_hz)
     helpers = start_helpers(folder, not (args.quiet or args.json), args.slots)
     link = SerialLink(spec, lambda: open_port(args.port, spec.link.baud), first=port)
-    slot = Slot(policy.engine, fade_ticks=max(1, spec.rates.control_hz // 5))
+    slot = Slot(policy.engine, fade_ticks(spec))
     loop = ControlLoop(
         spec, link, make_observer(spec, args), slot, Limiter(spec), ring, Conduct(args.rearm, overwrite_log=args.overwrite_log)
     )

@@ -147,7 +147,7 @@ class ControlLoop:
 
     def remember(self, start_ns: int, late_ns: int) -> None:
         rules = self.slot.rules
-        if rules:
+        if rules and self.modes.mode in MOVING:
             self.command = self.command._replace(rules=self.command.rules | rules)
         age_ns = self.link.frame_age_ns(start_ns)
         self.age_ns = age_ns - late_ns if age_ns >= 0 else -1
