@@ -167,6 +167,14 @@ def test_while_a_person_drives_the_window_waits_and_the_old_one_is_evaluated():
     assert not any(Rule.HUMAN & Rule(step.command.rules) for step in rig.log.steps[first : first + 10])
 
 
+def test_a_person_voids_a_window_of_the_old_one_as_well():
+    rig = Rig().running().offer(plan_of(window=10, pairs=1, seed=seed_with(False))).ticks(6)
+    assert rig.trial.ticks > 0
+    rig.person.rules = int(Rule.HUMAN)
+    rig.ticks(30)
+    assert (rig.trial.window, rig.trial.ticks, rig.trial.voids) == (0, 0, 1)
+
+
 # ---- what ends it at once
 
 
@@ -201,7 +209,9 @@ def test_an_observation_outside_its_envelope_gives_the_wheel_back_at_the_next_ti
     low, high = [-1000.0] * SIZE, [1000.0] * SIZE
     low[0], high[0] = -0.02, 0.02
     assert names[0].startswith("pitch_rad")
-    rig = new_first(low=tuple(low), high=tuple(high)).ticks(4)
+    rig = new_first(low=tuple(low), high=tuple(high))
+    rig.trial.new.value = np.array([0.3, 0.0])
+    rig.ticks(4)
     leaning(rig.board)
     at = tripped(rig)
     assert rig.trial.why.startswith("pitch_rad is 0.0")
@@ -338,6 +348,18 @@ def test_each_window_is_flown_on_whole_laps_from_their_start():
         assert asked == [0.0, 0.0, 0.5, 0.5, 0.5] * 2
 
 
+@pytest.mark.parametrize("first_new", [True, False])
+@pytest.mark.parametrize("before", range(5))
+def test_a_trial_that_is_offered_in_the_middle_of_a_lap_begins_a_new_one(first_new, before):
+    exercise = Exercise(Lap((Leg(0.02), Leg(0.03, 0.5, 0.25))), 100)
+    rig = Rig(exercise).running().ticks(before).offer(plan_of(window=5, pairs=1, seed=seed_with(first_new))).ticks(40)
+    column = list(Observer(SPEC).layout.labels).index("speed_target_m_s")
+    for first in rig.trial.starts:
+        asked = [float(step.obs.vector[column]) for step in rig.log.steps[first : first + 5]]
+        assert asked == [0.0, 0.0, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.slow
 def test_a_trial_allocates_nothing_that_stays():
     rig = Rig().running().offer(plan_of(window=50, pairs=200, max_action_shift=1.0))
     rig.log.append = lambda step: None
@@ -510,6 +532,18 @@ def test_a_child_of_a_new_current_policy_waits_until_its_parent_drives(tmp_path)
     assert field.rig.drove()[-1] == NAME
     field.look(100)
     assert field.rig.drove().count(opened(GRANDCHILD).identity) == 10
+
+
+@pytest.mark.slow
+def test_a_candidate_that_a_person_accepts_in_its_own_window_goes_on_driving(tmp_path):
+    field = Field(tmp_path)
+    field.slots.propose(CHILD, PLAN)
+    field.look(4)
+    assert field.rig.drove()[-1] == NAME
+    field.slots.accept("I have seen enough", untried=True)
+    field.look(5).look(5)
+    assert set(field.rig.drove()[-5:]) == {NAME}
+    assert field.candidates.tried[f"{NAME:016x}"]["verdict"].startswith("interrupted")
 
 
 @pytest.mark.slow
