@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from bundle_fixture import KEY, OTHER_KEY, bundle_bytes, bundle_parts, write_bundle
+from bundle_fixture import KEY, OTHER_KEY, bundle_bytes, bundle_parts, opened_bundle, write_bundle
 from made_up_actor import balancing_actor
 
 from calibration.activations import make_set_file
@@ -18,7 +18,7 @@ from edge_dsac.bundle.manifest import BundleError
 from edge_dsac.bundle.package import read_bundle
 from edge_dsac.cli.judging import JudgingOptions, record_set
 from edge_dsac.cli.main import main
-from edge_dsac.cli.policy import open_policy
+from edge_dsac.cli.policy import Ready, open_policy
 from edge_dsac.profile.choose import Choice, save_choice
 from edge_dsac.spec.robot import load_robot
 
@@ -69,7 +69,7 @@ REFUSED = {
     "another robot": (
         lambda folder: write_bundle(folder, data=bundle_bytes(parts=bundle_parts(spec=load_robot("rover")))), {}, "was built for rover",
     ),
-    "older than what runs": (write_bundle, {"running": 4}, "is version 3, the robot runs 4"),
+    "older than what runs": (write_bundle, {"running": Ready(None, "", opened_bundle(bundle_bytes(version=4)))}, "is version 3, the robot runs 4"),
     "an engine it does not hold": (write_bundle, {"engine": "native-float32"}, "--engine native-float32: the policy file holds no compiled"),
 }  # fmt: skip
 

@@ -270,3 +270,84 @@ def test_the_exported_flight_can_be_read_by_other_tools(board, tmp_path):
     picture = tmp_path / "run.png"
     assert subprocess.run([*EDGE_DSAC, "log", "plot", str(tmp_path / "log"), "-o", str(picture)], check=False).returncode == 0
     assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def wait_until(condition, seconds=40):
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+
+
+def test_a_candidate_is_tried_in_flight_then_accepted_then_taken_back(board, tmp_path, monkeypatch):
+    """On a stand, so that a machine that stands still for a while costs windows and not the flight."""
+    import dataclasses
+
+    from bundle_fixture import KEY
+    from test_bundle_slots import CHILD, FIRST, SIZE, opened
+
+    from edge_dsac.bundle.keyring import trust
+    from edge_dsac.bundle.slot_folder import Stage
+    from edge_dsac.bundle.slots import Slots
+    from edge_dsac.bundle.trial_plan import TrialPlan
+
+    monkeypatch.setenv("EDGE_DSAC_KEYS", str(tmp_path / "keys"))
+    trust(tmp_path / "keys", dataclasses.replace(KEY.public, name="me"))
+    (tmp_path / "first.policy").write_bytes(FIRST)
+    made = subprocess.run([*EDGE_DSAC, "slots", "create", str(tmp_path / "slots"), str(tmp_path / "first.policy")], check=False)
+    assert made.returncode == 0
+    slots = Slots(tmp_path / "slots", [KEY.public])
+    plan = TrialPlan(10, 2, (-1e3,) * SIZE, (1e3,) * SIZE, settle_ticks=2, max_voids=10_000)
+    one = board("--still")
+    run = start_run(one, tmp_path / "log", "--slots", str(slots.folder), "--exercise", "stand")
+    try:
+        wait_for_mode(tmp_path / "log", "RUNNING")
+        slots.propose(CHILD, plan)  # no whole number of laps of 800 ticks
+        wait_until(lambda: slots.candidate() is None)
+        run.send_signal(signal.SIGTERM)
+        summary = flown(run)
+        assert "not a whole number of the exercise's laps of 800" in summary["refused_policies"][0]
+        assert summary["exercise"] == {"lap": "stand", "lap_ticks": 800}
+
+        run = start_run(one, tmp_path / "log2", "--slots", str(slots.folder))
+        wait_for_mode(tmp_path / "log2", "RUNNING")
+        slots.propose(CHILD, plan)
+        wait_until(lambda: (outcome := slots.outcome()) is not None and outcome.stage is Stage.OVER)
+        slots.accept()
+        time.sleep(1.5)
+        slots.undo()
+        time.sleep(1.5)
+        run.send_signal(signal.SIGTERM)
+        summary = flown(run)
+    finally:
+        run.kill()
+    assert summary["trials"][f"{opened(CHILD).identity:016x}"]["verdict"] == "over: all windows flown"
+    assert summary["swaps"] == 2  # accepted, undone; a trial's windows are counted by the trial
+    assert summary["refused_policies"] == []
+    rows = open_log(tmp_path / "log2").columns
+    for window in summary["trials"][f"{opened(CHILD).identity:016x}"]["windows"]:
+        owner = opened(CHILD if window["new"] else FIRST).identity
+        of_window = rows[(rows["index"] >= window["first"]) & (rows["index"] < window["first"] + 10)]
+        assert set(of_window["bundle_id"].tolist()) == {owner}
+        assert len(of_window) == 10
+    assert int(rows["bundle_id"][-1]) == opened(FIRST).identity
+
+
+def test_a_person_takes_over_in_flight_and_gives_back(board, tmp_path):
+    hands = tmp_path / "hands"
+    run = start_run(board("--still"), tmp_path / "log", "--takeover", str(hands), "--explore", "0.02")
+    wait_for_mode(tmp_path / "log", "RUNNING")
+    words = ["takeover", "--to", str(hands), "--robot", "balance_bot", "--action", "0.125", "-0.25", "--seconds", "1"]
+    assert subprocess.run([*EDGE_DSAC, *words], check=False, stdout=subprocess.DEVNULL).returncode == 0
+    time.sleep(1.0)
+    run.send_signal(signal.SIGTERM)
+    summary = flown(run)
+    assert summary["takeover"]["taken"] >= 1
+    assert summary["takeover"]["malformed"] == 0
+    assert summary["explore"] == {"deviation": 0.02, "seed": 0}
+    rows = open_log(tmp_path / "log").columns
+    human = (rows["rules"] & 128) != 0
+    assert 30 < human.sum() < 200
+    assert (rows["action"][human] == [0.125, -0.25]).all()
+    assert not human[-1]
+    assert not hands.exists()

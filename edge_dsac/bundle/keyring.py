@@ -8,6 +8,7 @@ byte on, and no key is ever overwritten.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -50,6 +51,21 @@ def new_key(folder: Path, name: str, passphrase: str = "") -> PublicKey:
     secret_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_new(secret_path, secret_key_file(key, passphrase), 0o600)
     return trust(folder, replace(key.public, name=name))
+
+
+def board_key(folder: Path, hostname: str) -> SecretKey:
+    """What this very machine signs the policies with that it has tuned itself: made at first use, trusted here and nowhere else.
+
+    No passphrase: nobody is there to type one. Whoever holds this machine can have it sign anything, for this machine.
+    """
+    name = f"board-{hashlib.sha256(hostname.encode()).hexdigest()[:8]}"
+    if name not in secret_names(folder):
+        new_key(folder, name)
+    key = secret_key(folder, name)
+    if not any(known.raw == key.public.raw for known in trusted_keys(folder)):  # a person has ended the trust in it
+        secret = folder / "secret" / f"{name}.key"
+        raise KeyringError(f"the board's own key {name} ({key.public.hex_id}) is not trusted here; remove {secret} to have a new one made")
+    return key
 
 
 def trust(folder: Path, key: PublicKey) -> PublicKey:

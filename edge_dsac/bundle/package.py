@@ -8,7 +8,7 @@ true: nothing inside is parsed before the signature over it is known to be good,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -146,11 +146,14 @@ def check_for_robot(bundle: Bundle, spec: RobotSpec) -> None:
     raise BundleError("\n".join([f"{head}; {advice}", *lines]))
 
 
-def check_version(bundle: Bundle, running_version: int | None) -> None:
-    """Anti-downgrade: the same version again is fine, an older one is not. None: nothing has run here yet."""
+def check_version(bundle: Bundle, running_version: int | None, may_return: Collection[str] = ()) -> None:
+    """Anti-downgrade: the same version again is fine, an older one is not. None: nothing has run here yet.
+
+    `may_return`: SHA-256 of manifests that may take the place of a newer version: what runs was tuned from them.
+    """
     version = bundle.manifest.version
-    if running_version is not None and version < running_version:
+    if running_version is not None and version < running_version and bundle.manifest.sha256 not in may_return:
         raise BundleError(
-            f"{bundle.manifest.name} is version {version}, the robot runs {running_version}; "
-            "an older policy is taken back by `rollback`, or compiled again with a higher version"
+            f"{bundle.manifest.name} is version {version}, the robot runs {running_version}, which was not tuned from it; "
+            "compile it again with a higher version"
         )

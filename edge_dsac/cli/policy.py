@@ -7,6 +7,7 @@ answered the golden vectors as the policy says, in this process, on this machine
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +31,26 @@ AUTO = "auto"
 class Ready:
     engine: Engine
     said: str  # for a status line: which engine, why, and who signed
-    version: int | None = None
+    bundle: Bundle | None = None  # None: it was no .policy file
+
+    @property
+    def version(self) -> int | None:
+        return None if self.bundle is None else self.bundle.manifest.version
+
+    @property
+    def parent(self) -> frozenset[str]:
+        """The manifest that this one was tuned from may always take its place again."""
+        return frozenset() if self.bundle is None or self.bundle.manifest.parent is None else frozenset({self.bundle.manifest.parent})
 
 
-def open_policy(policy: str, spec: RobotSpec, engine: str = AUTO, allow_unsigned: bool = False, running: int | None = None) -> Ready:
-    """`policy`: `baseline`, a .policy file, or a bare weights file. `running`: the version that drives now; no older one is taken."""
+def open_policy(
+    policy: str, spec: RobotSpec, engine: str = AUTO, allow_unsigned: bool = False, running: Ready | None = None,
+    ancestors: Collection[str] = (),
+) -> Ready:  # fmt: skip
+    """`policy`: `baseline`, a .policy file, or a bare weights file.
+
+    `running`: what drives now; no older version is taken but its own parent and the `ancestors` (manifests' SHA-256).
+    """
     if policy == BASELINE:
         return Ready(make_baseline(spec), "the robot file's own controller")
     path = Path(policy)
@@ -42,13 +58,14 @@ def open_policy(policy: str, spec: RobotSpec, engine: str = AUTO, allow_unsigned
         return Ready(NumpyMlp(load_actor(path, spec)), "numpy; a bare weights file: NOT SIGNED")
     bundle = read_bundle(path, trusted_keys(key_folder(os.environ)), allow_unsigned=allow_unsigned)
     check_for_robot(bundle, spec)
-    check_version(bundle, running)
+    if running is not None:
+        check_version(bundle, running.version, running.parent.union(ancestors))
     kind, why = pick(bundle, path, engine)
     made = kind.load(bundle)
     failures = check_golden(made, bundle, kind.exact, kind.tolerance(bundle))
     if failures:
         raise BundleError(f"{path}: the engine {kind.name} does not act as the policy says: {failures[0]} ({len(failures)} in all)")
-    return Ready(made, f"{kind.name} ({why}), {bundle.signature}", bundle.manifest.version)
+    return Ready(made, f"{kind.name} ({why}), {bundle.signature}", bundle)
 
 
 def pick(bundle: Bundle, path: Path, asked: str) -> tuple[EngineKind, str]:

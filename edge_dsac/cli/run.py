@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from edge_dsac.bundle.engines import ENGINES
-from edge_dsac.cli.policy import AUTO, BASELINE, Ready, open_policy
+from edge_dsac.cli.fieldwork import Fieldwork, add_field_arguments, fade_ticks
+from edge_dsac.cli.policy import AUTO, BASELINE
 from edge_dsac.loop.control import Conduct, ControlLoop
 from edge_dsac.loop.flight import Ended, Flight, fly, system_pacer
 from edge_dsac.loop.limiter import Limiter
 from edge_dsac.loop.observer import Observer, Reference
 from edge_dsac.loop.realtime import Grant, ask_for_realtime, release_realtime
 from edge_dsac.loop.rehearsal import Rehearsal
-from edge_dsac.loop.slot import Engine, Slot
-from edge_dsac.loop.stager import Stager
+from edge_dsac.loop.slot import Slot
 from edge_dsac.records import Mode
 from edge_dsac.spec.robot import RobotSpec, load_robot
 from edge_dsac.steplog import Ring
@@ -40,6 +40,7 @@ examples:
   edge-dsac mcu --robot balance_bot --link /tmp/board &          a virtual board to try it on
   edge-dsac run --robot balance_bot --port /tmp/board            the baseline balances until Ctrl-C
   edge-dsac run --robot balance_bot --port /dev/ttyUSB0 --policy balance.policy --speed 0.3 --seconds 60
+  edge-dsac run --robot rover --port /dev/ttyUSB0 --slots policies    the folder's current policy; tries candidates beside it
   edge-dsac run --robot balance_bot --port /tmp/board --dry-run  says what it would do; opens nothing
 
 Ctrl-C and SIGTERM stop in good order: motors off, log closed. Replacing the --policy file (by rename) swaps the policy
@@ -59,8 +60,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--port", required=True, help="serial device of the board")
     parser.add_argument(
         "--policy",
-        default=BASELINE,
-        help="`baseline` (the robot file's own controller), a .policy file, or a weights file (default: %(default)s)",
+        help="`baseline` (the robot file's own controller), a .policy file, or a weights file (default: baseline)",
     )
     parser.add_argument(
         "--engine",
@@ -69,6 +69,7 @@ def add(verbs: Any) -> None:
         help="what runs a .policy file; auto: what `edge-dsac profile --choose` found best here (default: %(default)s)",
     )
     parser.add_argument("--allow-unsigned", action="store_true", help="take a .policy file without a trusted signature")
+    add_field_arguments(parser)
     parser.add_argument("--seconds", type=float, help="stop after this long (default: until Ctrl-C)")
     parser.add_argument("--speed", type=float, default=0.0, metavar="M_S", help="forward speed asked for, m/s (default: %(default)s)")
     parser.add_argument(
@@ -92,25 +93,29 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     spec = load_robot(args.robot)
-    policy = open_policy(args.policy, spec, args.engine, args.allow_unsigned)
+    field = Fieldwork(args, spec)
+    policy = field.policy
     folder = args.log or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{spec.model}"
     say = quiet if args.json else tell
-    say(f"{spec.model}: {args.policy} at {spec.rates.control_hz} Hz on {args.port}, log in {folder}")
+    say(f"{spec.model}: {field.path or BASELINE} at {spec.rates.control_hz} Hz on {args.port}, log in {folder}")
     say(f"  engine: {policy.said}")
+    for line in field.said():
+        say(f"  {line}")
     if args.dry_run:
         say(f"dry run: firmware {spec.firmware_fingerprint}, policy {spec.policy_fingerprint}; nothing was opened")
         return 0
     asked_to_stop = StopFlag()
+    field.open()
     port = open_port(args.port, spec.link.baud)
     folder.mkdir(parents=True, exist_ok=True)
     ring = Ring.create(folder / "ring", spec, RING_SECONDS * spec.rates.control_hz)
-    helpers = start_helpers(folder, live=not (args.quiet or args.json))
+    helpers = start_helpers(folder, not (args.quiet or args.json), args.slots)
     link = SerialLink(spec, lambda: open_port(args.port, spec.link.baud), first=port)
-    slot = Slot(policy.engine, fade_ticks=max(1, spec.rates.control_hz // 5))
+    slot = Slot(policy.engine, fade_ticks(spec))
     loop = ControlLoop(
         spec, link, make_observer(spec, args), slot, Limiter(spec), ring, Conduct(args.rearm, overwrite_log=args.overwrite_log)
     )
-    stager = start_stager(args, policy, spec, slot)
+    field.join(loop)
     rehearsal = Rehearsal(spec, loop, make_rehearsal_link(spec))
     grants = [] if args.no_rt else ask_for_realtime(args.cpu)
     for grant in grants:
@@ -121,12 +126,11 @@ def run(args: argparse.Namespace) -> int:
         flight = fly(loop, system_pacer(spec, rehearsal), spec, asked_to_stop, args.seconds)
     finally:
         release_realtime()
-        if stager:
-            stager.leave.set()
+        field.leave(failed=flight is None)
         link.close()
         ring.close()
         finish_helpers(helpers)
-    report(flight, loop, link, grants, folder, policy, stager, args)
+    report(flight, loop, link, grants, folder, field, args)
     if link.is_refused():
         return 3
     return 0 if flight.ended in (Ended.TIME_UP, Ended.ASKED) and flight.mode in GOOD_MODES else 1
@@ -153,26 +157,11 @@ def make_observer(spec: RobotSpec, args: argparse.Namespace) -> Observer:
     return observer
 
 
-def start_stager(args: argparse.Namespace, first: Ready, spec: RobotSpec, slot: Slot) -> Stager | None:
-    if args.policy == BASELINE:
-        return None
-    running = first
-
-    def load(path: Path) -> Engine:
-        nonlocal running
-        running = open_policy(str(path), spec, args.engine, args.allow_unsigned, running.version)
-        return running.engine
-
-    stager = Stager(Path(args.policy), load, slot)
-    stager.start()
-    return stager
-
-
-def start_helpers(folder: Path, live: bool) -> list[subprocess.Popen[bytes]]:
+def start_helpers(folder: Path, live: bool, slots: Path | None) -> list[subprocess.Popen[bytes]]:
     """In a session of their own: a Ctrl-C on the terminal is for the loop; they end when it has closed the ring."""
     commands = [[sys.executable, "-m", "edge_dsac.steplog.recorder", str(folder / "ring"), str(folder)]]
     if live:
-        commands.append([sys.executable, "-m", "edge_dsac.watch.line", str(folder / "ring")])
+        commands.append([sys.executable, "-m", "edge_dsac.watch.line", str(folder / "ring"), *([str(slots)] if slots else [])])
     return [subprocess.Popen(command, start_new_session=True, stdout=sys.stderr) for command in commands]
 
 
@@ -190,8 +179,7 @@ def report(
     link: SerialLink,
     grants: list[Grant],
     folder: Path,
-    policy: Ready,
-    stager: Stager | None,
+    field: Fieldwork,
     args: argparse.Namespace,
 ) -> None:
     from edge_dsac.steplog import open_log, summarise
@@ -205,9 +193,9 @@ def report(
         "missed": flight.missed,
         "coasted": flight.coasted,
         "trimmed_us": round(flight.trimmed_ns / 1000, 1),
-        "engine": policy.said,
+        "engine": field.policy.said,
         "swaps": loop.slot.swaps,
-        "refused_policies": stager.refusals if stager else [],
+        **field.words(),
         "link": link.counters(),
         "realtime": [asdict(grant) for grant in grants],
         "log": str(folder),

@@ -19,7 +19,7 @@ from edge_dsac.loop.modes import MOVING, ModeKeeper
 from edge_dsac.loop.observer import Observer
 from edge_dsac.loop.pacer import Pacer
 from edge_dsac.loop.slot import Slot
-from edge_dsac.records import BoardMode, CommandFrame, Event, Fault, Float, Mode, Observation, Rule, SensorFrame, Step
+from edge_dsac.records import BoardMode, CommandFrame, Event, Fault, Float, Mode, Observation, SensorFrame, Step
 from edge_dsac.spec.robot import RobotSpec
 
 STOPPED_OBEYING = frozenset({BoardMode.DISARMED, BoardMode.DAMPED, BoardMode.FALLBACK})
@@ -48,6 +48,12 @@ class Log(Protocol):
     def free(self) -> int: ...
 
 
+class Aide(Protocol):
+    """Has something to do between ticks: a trial of another policy, an exercise, a person's word. In `tick` nobody has."""
+
+    def between_ticks(self, loop: ControlLoop) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Conduct:
     """The choices of whoever runs the loop; facts about the robot are in its file."""
@@ -65,6 +71,7 @@ class ControlLoop:
     ) -> None:  # fmt: skip
         self.link, self.observer, self.slot, self.limiter, self.log = link, observer, slot, limiter, log
         self.conduct, self.clock = conduct, clock
+        self.aides: tuple[Aide, ...] = ()  # in the order in which they act; set before the first tick
         self.modes = ModeKeeper()
         self.max_coast_ticks = spec.rates.max_coast_ticks
         self.frame = blank_frame(spec)  # the last one that came
@@ -139,8 +146,9 @@ class ControlLoop:
             self.link.request_arm()
 
     def remember(self, start_ns: int, late_ns: int) -> None:
-        if self.slot.fading:
-            self.command = self.command._replace(rules=self.command.rules | Rule.BLEND)
+        rules = self.slot.rules
+        if rules and self.modes.mode in MOVING:
+            self.command = self.command._replace(rules=self.command.rules | rules)
         age_ns = self.link.frame_age_ns(start_ns)
         self.age_ns = age_ns - late_ns if age_ns >= 0 else -1
         busy_ns = self.clock() - start_ns
@@ -154,6 +162,8 @@ class ControlLoop:
 
     def between_ticks(self, pacer: Pacer, target_ns: int, sensor_period_ns: int) -> None:
         """What may happen only where no value is under way."""
+        for aide in self.aides:
+            aide.between_ticks(self)
         self.slot.swap_if_offered()
         if self.coasted == 0 and self.age_ns >= 0:
             pacer.follow(self.age_ns, target_ns, sensor_period_ns, at_once=self.modes.mode not in MOVING)

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 
 FIFO_PRIORITY = 80  # above the kernel's threaded interrupts (50): the serial port's own work is tiny
+HELPER_PRIORITY = 40  # of a thread in the loop's process: below the loop and the interrupts, above every ordinary process
 MCL_CURRENT, MCL_FUTURE = 1, 2
 PR_SET_TIMERSLACK = 29
 
@@ -31,6 +32,16 @@ def ask_fifo() -> Grant:
     except (PermissionError, AttributeError, OSError) as error:
         return Grant("SCHED_FIFO", False, f"{error}; run as root or give the user an rtprio limit of at least {FIFO_PRIORITY}")
     return Grant("SCHED_FIFO", True, f"priority {FIFO_PRIORITY}")
+
+
+def ask_not_to_be_starved() -> None:
+    """For a helper thread of the loop's process, by itself. While it holds the interpreter the loop waits for it, so an ordinary process
+    that keeps it off the processor keeps the loop off too: on a busy machine the loading of a policy cost a whole second of ticks.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(HELPER_PRIORITY))
+    except (AttributeError, OSError):
+        pass  # then the loop has not got it either, and has said so
 
 
 def ask_locked_memory() -> Grant:

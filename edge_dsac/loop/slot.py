@@ -1,7 +1,8 @@
 """Holds the policy that drives, and changes it between ticks without a jolt. The one owner of the active policy.
 
 `offer` may be called from another thread; the swap happens only in `swap_if_offered`, at a tick boundary. A policy that
-cannot be loaded never gets here: the running one stays.
+cannot be loaded never gets here: the running one stays. What else may have a say in an action (exploration, a person) lies
+over the policy's answer as an overlay; without one there is nothing between the policy and the limiter.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from edge_dsac.records import Float, Observation
+from edge_dsac.records import Float, Observation, Rule
+
+BLEND = int(Rule.BLEND)
 
 
 class Engine(Protocol):
@@ -23,6 +26,14 @@ class Engine(Protocol):
         ...
 
 
+class Overlay(Protocol):
+    """Changes an action after the policy has answered. `rules` says so in the log (bits of Rule)."""
+
+    rules: int
+
+    def over(self, action: Float) -> Float: ...
+
+
 class Slot:
     def __init__(self, engine: Engine, fade_ticks: int = 20) -> None:
         """`fade_ticks`: how long the difference between the old and the new policy's first answer is faded out."""
@@ -33,6 +44,7 @@ class Slot:
         self.fade_left = 0
         self.jump: Float = np.zeros(1)
         self.swaps = 0
+        self.overlays: tuple[Overlay, ...] = ()  # in their order; set before the first tick
 
     @property
     def bundle_id(self) -> int:
@@ -47,13 +59,21 @@ class Slot:
         if engine is None:
             return
         self.offered = None
-        self.replaced, self.engine = self.engine, engine
+        self.take(engine)
         self.swaps += 1
+
+    def take(self, engine: Engine, fade: bool = True) -> None:
+        """At a tick boundary. `fade=False`: what drove is not trusted any more, so not even its difference is kept."""
+        self.replaced, self.engine = (self.engine if fade else None), engine
+        if not fade:
+            self.fade_left = 0
 
     def act(self, obs: Observation) -> Float:
         action = self.engine.act(obs)
         if self.replaced is not None or self.fade_left:
             action = self.fade(obs, action)
+        for overlay in self.overlays:
+            action = overlay.over(action)
         return action
 
     def fade(self, obs: Observation, action: Float) -> Float:
@@ -70,3 +90,11 @@ class Slot:
     @property
     def fading(self) -> bool:
         return self.fade_left > 0
+
+    @property
+    def rules(self) -> int:
+        """Why an action of this slot is not the policy's alone."""
+        rules = BLEND if self.fade_left > 0 else 0
+        for overlay in self.overlays:
+            rules |= overlay.rules
+        return rules

@@ -16,14 +16,18 @@ POLL_S = 0.2
 
 
 class Stager(threading.Thread):
-    def __init__(self, path: Path, load: Callable[[Path], Engine], slot: Slot) -> None:
+    def __init__(self, path: Path, load: Callable[[Path], Engine], slot: Slot, prepare: Callable[[], None] | None = None) -> None:
+        """`prepare`: what the thread does first, for itself (realtime.ask_not_to_be_starved)."""
         super().__init__(name="stager", daemon=True)
-        self.path, self.load, self.slot = path, load, slot
+        self.path, self.load, self.slot, self.prepare = path, load, slot, prepare
         self.seen = stamp(path)
+        self.current = slot.bundle_id  # the slot may hold another one for a while: a candidate in its window
         self.refusals: list[str] = []
         self.leave = threading.Event()
 
     def run(self) -> None:
+        if self.prepare is not None:
+            self.prepare()
         while not self.leave.wait(POLL_S):
             self.look()
 
@@ -38,7 +42,8 @@ class Stager(threading.Thread):
         except (ValueError, OSError) as error:
             self.refusals.append(str(error))
             return
-        if engine.bundle_id != self.slot.bundle_id:
+        if engine.bundle_id != self.current:
+            self.current = engine.bundle_id
             self.slot.offer(engine)
 
 

@@ -1,13 +1,14 @@
 """The live line of a running loop: is it really at its rate, how late, what does the robot do, and if it does not move, why.
 
-    python -m edge_dsac.watch.line RING
+    python -m edge_dsac.watch.line RING [SLOTS]
 
-Reads the ring and nothing else, so it can be started, stopped and killed at will. On a terminal one line that is rewritten
-four times a second; piped, a line every few seconds. Ends when the loop does.
+Reads the ring, and in a folder of slots how far a trial is, and nothing else; so it can be started, stopped and killed at
+will. On a terminal one line that is rewritten four times a second; piped, a line every few seconds. Ends when the loop does.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import sys
@@ -17,7 +18,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from edge_dsac.records import BoardMode, Event, Fault, Mode
+from edge_dsac.records import BoardMode, Event, Fault, Mode, Rule
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog.layout import FRESH
 from edge_dsac.steplog.ring import RecorderState, RingReader
@@ -48,6 +49,8 @@ def status_of(reader: RingReader, rows: np.ndarray, total: int, seconds: float) 
         "not_fresh": int((np.isin(rows["mode"], MOVING) & ((rows["flags"] & FRESH) == 0)).sum()),
         "faults": faults_text(int(last["faults"])),
         "recorder": reader.recorder_state().name,
+        "policy": f"{int(last['bundle_id']):016x}",
+        "person": bool(int(last["rules"]) & Rule.HUMAN),
         "ticks": int(last["index"]) + 1,
     }
     for name, term in (("tilt_rad", "pitch_rad"), ("speed_m_s", "speed_m_s"), ("off_path_m", "cross_track_m")):
@@ -79,6 +82,10 @@ def line_of(status: dict[str, Any]) -> str:
         parts.append(f"because {status['because']}, board {status['board']}")
     if status["faults"]:
         parts.append(f"fault {status['faults']}")
+    if status["person"]:
+        parts.append("A PERSON DRIVES")
+    if status.get("trial"):
+        parts.append(f"trial: {status['trial']}")
     if status["recorder"] == RecorderState.DISK_FULL.name:
         parts.append("DISK FULL")
     return "  ".join(parts)
@@ -87,7 +94,8 @@ def line_of(status: dict[str, Any]) -> str:
 class Watcher:
     """Follows one ring."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, slots: Path | None = None) -> None:
+        self.slots = slots
         self.reader = RingReader(path)
         self.rows = np.zeros(0, self.reader.layout.dtype)
         self.first: tuple[int, int] | None = None  # index and time of the first step seen; it is not step 0 for one who comes late
@@ -102,14 +110,27 @@ class Watcher:
         if len(self.rows) < 2 or self.first is None:
             return None
         seconds = (int(self.rows["t_host_ns"][-1]) - self.first[1]) * 1e-9
-        return status_of(self.reader, self.rows, int(self.rows["index"][-1]) - self.first[0], seconds)
+        status = status_of(self.reader, self.rows, int(self.rows["index"][-1]) - self.first[0], seconds)
+        return {**status, "trial": trial_of(self.slots, status["policy"])} if self.slots else status
 
     def over(self) -> bool:
         return self.reader.closed() or not self.reader.writer_alive()
 
 
-def follow(path: Path, out: TextIO) -> None:
-    watcher = Watcher(path)
+def trial_of(slots: Path, policy: str) -> str:
+    """What the folder's outcome.json says of the newest trial, and who drives now; empty without one."""
+    try:
+        outcome = json.loads((slots / "outcome.json").read_text())
+        candidate, stage, why = str(outcome["candidate"]), str(outcome["stage"]), str(outcome["why"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    if stage == "begun":
+        return f"of {candidate[:8]}, {'the candidate' if policy == candidate else 'the current policy'} drives"
+    return f"of {candidate[:8]} {stage}: {why}"
+
+
+def follow(path: Path, out: TextIO, slots: Path | None = None) -> None:
+    watcher = Watcher(path, slots)
     terminal = out.isatty()
     while not watcher.over():
         status = watcher.look()
@@ -129,11 +150,11 @@ def wait_until_over(watcher: Watcher, seconds: float) -> None:
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
-        sys.stderr.write("usage: python -m edge_dsac.watch.line RING\n")
+    if len(sys.argv) not in (2, 3):
+        sys.stderr.write("usage: python -m edge_dsac.watch.line RING [SLOTS]\n")
         return 2
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the loop decides when it is over
-    follow(Path(sys.argv[1]), sys.stdout)
+    follow(Path(sys.argv[1]), sys.stdout, Path(sys.argv[2]) if len(sys.argv) == 3 else None)
     return 0
 
 

@@ -1,0 +1,198 @@
+"""A candidate on trial: windows in which the old policy and the new one drive in turn, and a guard that ends it at once.
+
+Decides at each tick boundary which of the two the slot holds for the next tick. Knows no file: candidates.py carries the word between the
+folder and here. Rules that must stay true: the new one drives only in its own windows, and the plan bounds their number, the
+repeated ones included; after a breach the old one drives the very next tick, without a fade.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_dsac.bundle.slot_folder import Stage
+from edge_dsac.bundle.trial_plan import TrialPlan
+from edge_dsac.loop.modes import MOVING
+from edge_dsac.loop.slot import Engine
+from edge_dsac.records import Fault, Mode, Rule
+
+if TYPE_CHECKING:
+    from edge_dsac.loop.control import ControlLoop
+    from edge_dsac.loop.exercise import Exercise
+
+HUMAN, BAD_NUMBER = int(Rule.HUMAN), int(Rule.BAD_NUMBER)
+STEPPED_IN = int(Rule.LIMIT | Rule.SLEW | Rule.SPEED)
+REAL_FAULTS = int(~(Fault.LIMITED | Fault.SLEWED) & 0xFFFF)  # the two others only describe a command
+
+
+class Trial:
+    """One trial from its first window to its end. All memory is taken here."""
+
+    def __init__(self, old: Engine, new: Engine, plan: TrialPlan) -> None:
+        self.old, self.new, self.plan = old, new, plan
+        self.order = plan.order()
+        self.starts = [-1] * len(self.order)  # per window: index of its first step in the log, of the attempt that counted
+        self.window = self.ticks = self.voids = self.limited = self.new_ticks = 0
+        self.driving = old  # what the slot should hold now
+        self.stage: Stage | None = None  # None while it goes on
+        self.why = ""
+        self.low, self.high = np.array(plan.low, np.float32), np.array(plan.high, np.float32)
+        self.below, self.above = np.zeros(len(plan.low), bool), np.zeros(len(plan.low), bool)
+
+    def end(self, stage: Stage, why: str) -> None:
+        if self.stage is None:
+            self.stage, self.why = stage, why
+            self.driving = self.old
+
+    def after_tick(self, loop: ControlLoop) -> None:
+        """What the last tick means for the trial; then `driving` is right for the next one."""
+        mode, is_new = loop.modes.mode, self.driving is self.new
+        if is_new:
+            self.new_ticks += 1
+        why = self.breach(loop, mode, is_new)
+        if why:
+            self.end(Stage.ABORTED, why)
+            return
+        person = bool(loop.slot.rules & HUMAN)
+        if mode == Mode.RUNNING and not person and is_new == self.order[self.window]:
+            self.count(loop.ticks - 1)
+        elif self.ticks:
+            self.void()
+        if self.stage is None:
+            drives = mode in MOVING and not person and self.order[self.window]
+            self.driving = self.new if drives else self.old
+
+    def count(self, index: int) -> None:
+        """One more tick of this window; `index` is its step in the log."""
+        if self.ticks == 0:
+            self.starts[self.window] = index
+            self.limited = 0
+        self.ticks += 1
+        if self.ticks < self.plan.window_ticks:
+            return
+        self.window += 1
+        self.ticks = 0
+        if self.window == len(self.order):
+            self.end(Stage.OVER, "all windows flown")
+
+    def void(self) -> None:
+        """The robot did not run, or a person drove: this window is flown again, but not without end."""
+        self.ticks = 0
+        self.starts[self.window] = -1
+        self.voids += 1
+        if self.voids > self.plan.max_voids:
+            self.end(Stage.INTERRUPTED, f"{self.voids} windows were not flown through, {self.plan.max_voids} may be")
+
+    # ---- the guard
+
+    def breach(self, loop: ControlLoop, mode: Mode, is_new: bool) -> str:
+        """Why the new one must not go on; empty if it may."""
+        if mode not in MOVING:
+            return self.blame(loop, mode, is_new)
+        if not is_new:
+            return ""
+        faults = loop.frame.faults & REAL_FAULTS
+        if faults:
+            return f"board fault {names_of(faults)}"
+        return self.beyond_envelope(loop) or self.beyond_limits(loop) or self.beyond_shift(loop)
+
+    def blame(self, loop: ControlLoop, mode: Mode, is_new: bool) -> str:
+        """The robot stopped obeying. In the settling of the old one's window that follows, it is still the new one's doing."""
+        after_new = self.window > 0 and self.order[self.window - 1] and self.ticks < self.plan.settle_ticks
+        if mode not in (Mode.DAMPED, Mode.FAULT, Mode.ESTOP) or not (is_new or after_new):
+            return ""
+        faults = names_of(loop.frame.faults & REAL_FAULTS)
+        whose = "in its window" if is_new else "right after its window"
+        return f"{mode.name} ({loop.modes.because.name}{', board fault ' + faults if faults else ''}) {whose}"
+
+    def beyond_envelope(self, loop: ControlLoop) -> str:
+        seen = loop.obs.vector
+        if not (np.less(seen, self.low, self.below).any() or np.greater(seen, self.high, self.above).any()):
+            return ""
+        i = int(np.argmax(self.below | self.above))
+        return f"{loop.observer.layout.labels[i]} is {seen[i]:.4g}, outside {self.low[i]:.4g} to {self.high[i]:.4g}"
+
+    def beyond_limits(self, loop: ControlLoop) -> str:
+        rules = int(loop.command.rules)
+        if rules & BAD_NUMBER:
+            return "it answered with what is no number"
+        if rules & STEPPED_IN:
+            self.limited += 1
+            if self.limited > self.plan.max_limited_share * self.plan.window_ticks:
+                return f"the limiter stepped in on {self.limited} of a window's {self.plan.window_ticks} ticks"
+        return ""
+
+    def beyond_shift(self, loop: ControlLoop) -> str:
+        most = self.plan.max_action_shift
+        if most is None or loop.modes.mode != Mode.RUNNING or loop.slot.rules:  # of a blend, nobody is the author
+            return ""
+        for wanted, before in zip(loop.action, self.old.act(loop.obs), strict=True):
+            if not abs(wanted - before) <= most:
+                return f"its action is {abs(wanted - before):.3g} from the old one's, at most {most:g} was agreed"
+        return ""
+
+    def details(self) -> dict[str, Any]:
+        """For people and for the judge: whole windows by the index of their first step in the log."""
+        windows = [{"new": new, "first": first} for new, first in zip(self.order, self.starts, strict=True) if first >= 0]
+        return {
+            "windows": windows[: self.window], "window_ticks": self.plan.window_ticks, "settle_ticks": self.plan.settle_ticks,
+            "of": len(self.order), "voids": self.voids, "new_ticks": self.new_ticks,
+        }  # fmt: skip
+
+
+class Seat:
+    """Where a trial sits in the loop, at most one at a time. An aide of the loop; another thread offers, withdraws and collects."""
+
+    def __init__(self, exercise: Exercise | None = None) -> None:
+        """`exercise`: begins anew with each window, so that both policies are asked for the same."""
+        self.exercise = exercise
+        self.offered: Trial | None = None  # a single assignment by the other thread, as is `withdrawn`
+        self.withdrawn: Trial | None = None
+        self.trial: Trial | None = None
+        self.ended: Trial | None = None  # for the other thread to tell the folder
+
+    def between_ticks(self, loop: ControlLoop) -> None:
+        trial = self.trial
+        if trial is None:
+            if self.offered is None:
+                return
+            self.trial, self.offered = self.offered, None
+            self.begin_lap()
+            return  # the tick that has just been was nobody's window
+        if loop.slot.engine is not trial.driving:
+            trial.end(Stage.INTERRUPTED, "another policy became current")
+            self.leave(trial)
+            return
+        if self.withdrawn is trial:
+            trial.end(Stage.INTERRUPTED, "the candidate was taken away or replaced")
+        else:
+            trial.after_tick(loop)
+        if loop.slot.engine is not trial.driving:
+            loop.slot.take(trial.driving, fade=trial.stage is not Stage.ABORTED)
+        if trial.stage is not None:
+            self.leave(trial)
+        elif trial.ticks == 0:
+            self.begin_lap()
+
+    def begin_lap(self) -> None:
+        if self.exercise is not None:
+            self.exercise.restart()
+
+    def leave(self, trial: Trial) -> None:
+        self.trial, self.ended = None, trial
+
+    def land(self, failed: bool) -> None:
+        """The flight is over. `failed`: by an exception, of which nobody knows yet whose it was."""
+        trial = self.trial or self.offered
+        if trial is None:
+            return
+        if failed and trial.driving is trial.new:
+            trial.end(Stage.ABORTED, "an exception in the loop while it drove")
+        trial.end(Stage.INTERRUPTED, "the flight ended")
+        self.offered = None
+        self.leave(trial)
+
+
+def names_of(faults: int) -> str:
+    return "+".join(str(fault.name) for fault in Fault if fault and fault & faults)
