@@ -1,6 +1,8 @@
 """What many tests share: the two robots, and a compiled board."""
 
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from edge_dsac.spec.robot import load_robot
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # sim_flight: benches and tests fly alike
 
 
 @pytest.fixture(scope="session")

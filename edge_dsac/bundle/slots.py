@@ -18,7 +18,20 @@ from edge_dsac.bundle.disk import Disk
 from edge_dsac.bundle.manifest import canonical_json
 from edge_dsac.bundle.package import Bundle, check_for_robot, check_version, read_bundle
 from edge_dsac.bundle.signing import PublicKey
-from edge_dsac.bundle.slot_folder import CURRENT, EVENTS, GOLDEN, HISTORY, OUTCOME, TRIAL, Outcome, SlotFolder, SlotsError, Stage, name_of
+from edge_dsac.bundle.slot_folder import (
+    CURRENT,
+    EVENTS,
+    FLIGHT,
+    GOLDEN,
+    HISTORY,
+    OUTCOME,
+    TRIAL,
+    Outcome,
+    SlotFolder,
+    SlotsError,
+    Stage,
+    name_of,
+)
 from edge_dsac.bundle.trial_plan import TrialPlan, trial_file
 
 LOCK = ".lock"
@@ -55,14 +68,16 @@ class Slots(SlotFolder):
             self.note("proposed", bundle, f"{plan.pairs} pairs of windows of {plan.window_ticks} ticks")
         return bundle
 
-    def accept(self, why: str = "", *, untried: bool = False) -> Bundle:
-        """The candidate drives from now on. `untried`: a person's word that no trial is needed."""
+    def accept(self, why: str = "", *, judged: bool = False, untried: bool = False) -> Bundle:
+        """The candidate drives from now on. `judged`: its windows so far are enough, says a sequential test, which may stop early.
+        `untried`: a person's word that no trial is needed."""
         with self.locked():
             found = self.candidate()
             if found is None:
                 raise SlotsError(f"{self.folder}: there is no candidate to accept")
             bundle, outcome = found[0], self.outcome()
-            if not untried and (outcome is None or outcome.candidate != bundle.identity or outcome.stage != Stage.OVER):
+            flown = (Stage.OVER, Stage.BEGUN) if judged else (Stage.OVER,)
+            if not untried and (outcome is None or outcome.candidate != bundle.identity or outcome.stage not in flown):
                 stage = "has not begun" if outcome is None else f"is {outcome.stage.value}"
                 raise SlotsError(f"candidate {name_of(bundle)}: its trial {stage}; only one whose trial is over can be accepted")
             if bundle.manifest.parent != self.current().manifest.sha256:
@@ -107,6 +122,13 @@ class Slots(SlotFolder):
             self.disk.put(self.folder / GOLDEN, self.current_path.read_bytes())
             self.note("promoted", current, "")
         return current
+
+    def point_to(self, flight: Path) -> None:
+        """Where the newest flight's log is, for whoever follows it."""
+        link = self.folder / f".{FLIGHT}.unfinished"
+        link.unlink(missing_ok=True)
+        link.symlink_to(flight.resolve())
+        self.disk.rename(link, self.folder / FLIGHT)
 
     def begin(self, identity: int) -> None:
         """Before a candidate drives for the first time; so a crash in its trial is seen at the next start."""
