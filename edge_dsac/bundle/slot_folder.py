@@ -4,6 +4,7 @@
     candidate.policy    on trial; may be absent        history/*.policy everything that ever drove, by the hash of its manifest
     trial.json          how it is tried                outcome.json     how far its trial came
     events.jsonl        what was done, when and why; only ever appended to
+    flight              a link to the log of the newest flight
 
 Reads; slots.py changes it. Knows no engine and no loop. Rule that must stay true: nothing is believed that is not signed as a policy or
 does not name the candidate that is there now.
@@ -25,7 +26,7 @@ from edge_dsac.bundle.signing import PublicKey
 from edge_dsac.bundle.trial_plan import TrialError, TrialPlan, read_trial
 
 CURRENT, CANDIDATE, GOLDEN, HISTORY = "current.policy", "candidate.policy", "golden.policy", "history"
-TRIAL, OUTCOME, EVENTS = "trial.json", "outcome.json", "events.jsonl"
+TRIAL, OUTCOME, EVENTS, FLIGHT = "trial.json", "outcome.json", "events.jsonl", "flight"
 LONGEST_LINE = 1000  # of ancestors: each of them is a file to open
 
 

@@ -1,5 +1,4 @@
-"""What may go along on a flight of `edge-dsac run`: the policy that drives and its
-successors, candidates on trial beside it, a person who takes over, an exercise, exploration.
+"""What may go along on a flight of `edge-dsac run`: the policy that drives, its successors, candidates on trial, a person, an exercise.
 
 Puts together what the loop's aides need and takes it apart again. Rule that must stay true: without its options nothing of this is in
 the loop, and with them nothing of it can end a flight.
@@ -90,6 +89,10 @@ class Fieldwork:
         """Before anything moves: what can fail because of where this runs."""
         if self.takeover:
             self.listener = Listener(self.args.takeover, self.takeover.receive, self.prepare)
+
+    def logged_in(self, folder: Path) -> None:
+        if self.slots is not None:
+            self.slots.point_to(folder)
 
     def join(self, loop: ControlLoop) -> None:
         """Before the first tick. The aides act in this order: a trial begins laps, a person's word goes over the lap's."""

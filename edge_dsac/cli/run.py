@@ -109,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
     port = open_port(args.port, spec.link.baud)
     folder.mkdir(parents=True, exist_ok=True)
     ring = Ring.create(folder / "ring", spec, RING_SECONDS * spec.rates.control_hz)
+    field.logged_in(folder)
     helpers = start_helpers(folder, not (args.quiet or args.json), args.slots)
     link = SerialLink(spec, lambda: open_port(args.port, spec.link.baud), first=port)
     slot = Slot(policy.engine, fade_ticks(spec))

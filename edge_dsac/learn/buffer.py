@@ -26,7 +26,7 @@ from edge_dsac.learn.transitions import Rows
 
 PARTS = 8  # files in a full buffer: an eighth goes at once
 RETRY_S = 5.0  # a disk that refused is asked again after this
-BLOCK_S, EVERY, MARGIN_S = 2.0, 10, 0.25
+BLOCK_S, EVERY, MARGIN_S = 1.0, 5, 0.25
 
 
 class Busy(RowsError):
@@ -246,7 +246,7 @@ class Split(NamedTuple):
 
 
 def held_out(rows: Rows) -> Split:
-    """Every tenth block of two seconds is for the gate and never trained on. By each row's own time, so that it stays what it is."""
+    """Every fifth second is for the gate and never trained on. By each row's own time, so that it stays what it is."""
     t_s = np.asarray(rows.t_host_ns) * 1e-9
     within_s = t_s % (BLOCK_S * EVERY)
     held = (within_s >= MARGIN_S) & (within_s < BLOCK_S - MARGIN_S)

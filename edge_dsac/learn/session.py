@@ -60,13 +60,12 @@ class Session:
             told = "; ".join(f"{key}: was {found.get(key)}, is {self.words.get(key)}" for key in changed)
             raise SessionError(f"{self.folder} is a session with other settings ({told}); give another folder, or the same settings")
 
-    def note(self, event: str, safe: bool = True, **words: Any) -> None:
-        """`safe`: on the disk before anything follows from it."""
+    def note(self, event: str, **words: Any) -> None:
+        """On the disk before anything follows from it."""
         entry = {"event": event, **words}
         self.events.append(entry)
         os.write(self.journal, json.dumps(entry).encode() + b"\n")
-        if safe:
-            os.fdatasync(self.journal)
+        os.fdatasync(self.journal)
 
     def of(self, event: str) -> list[dict[str, Any]]:
         return [entry for entry in self.events if entry["event"] == event]

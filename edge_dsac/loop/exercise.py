@@ -33,6 +33,7 @@ class Lap:
 # Gentle for both robots; what is turned left is turned right again, what is driven forward is driven back: a lap ends where it began.
 LAPS = {
     "drive": Lap((Leg(1.5), Leg(2.0, 0.3), Leg(1.25, 0.0, 0.6), Leg(2.0, -0.3), Leg(1.25, 0.0, -0.6))),
+    "brisk": Lap((Leg(0.5), Leg(1.0, 0.3), Leg(0.75, 0.0, 0.8), Leg(1.0, -0.3), Leg(0.75, 0.0, -0.8))),
     "stand": Lap((Leg(8.0),)),
 }
 

@@ -1,0 +1,290 @@
+"""Fine-tuning, whole. Start reading at `improve`: log in, learning, a candidate out, and what its trial says.
+
+A process of its own may call it as seldom as it likes, and may be killed at any instant: the robot flies on with what it has. The log
+is the only way in and the slot folder the only way out. Knows no clock, no loop and no process. Rule that must stay true: nothing
+drives because of the mean reward of one round: only by the verdict of a trial in paired windows, or it does not drive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from edge_dsac.bundle.signing import SecretKey
+from edge_dsac.bundle.slot_folder import Outcome, Stage
+from edge_dsac.bundle.slots import Slots
+from edge_dsac.bundle.trial_plan import TrialPlan
+from edge_dsac.learn.buffer import Buffer, held_out
+from edge_dsac.learn.carried import Carried, read_carried
+from edge_dsac.learn.child import make_child
+from edge_dsac.learn.evidence import Evidence, Limits, judge_offline, time_blocks
+from edge_dsac.learn.learner import Learner, tensors
+from edge_dsac.learn.sequential import Demands, Verdict, judge
+from edge_dsac.learn.session import Session
+from edge_dsac.learn.transitions import Rows, Transitions
+from edge_dsac.learn.windows import Window, Windows
+from edge_dsac.spec.layout import ObservationLayout
+from edge_dsac.steplog.follow import Chunk
+
+BLOCK_S = 5.0  # of held-out observations: one held-out second in each
+OPEN = ("applied_action", "speed_target_m_s", "yaw_rate_target_rad_s")  # of the envelope: what says nothing about danger
+
+
+class TunerStop(Exception):
+    """There is nothing more to do here, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """When what is done. Seconds are the robot's."""
+
+    first_s: float = 15.0
+    """of rows before anything is learned from them"""
+    updates_per_row: float = 1.0
+    """no more updates than this for each row there is"""
+    candidate_updates: int = 1500
+    """between two candidates, and before the first"""
+    window_s: float = 4.0
+    """of a trial: the old and the new policy drive so long in turn; whole laps where there is an exercise"""
+    settle_s: float = 1.0
+    """at a window's start, not counted"""
+    pairs: int = 24
+    """of windows, at most; a clear difference takes eight"""
+    envelope: float = 0.5
+    """room around what was seen so far, as a share of its range, that the robot may reach while a candidate drives"""
+    limits: Limits = field(default_factory=Limits)
+    """what a candidate must keep before it is tried"""
+
+
+class Flights(Protocol):
+    """Where steps come from: steplog.Follower, or a bench."""
+
+    def look(self) -> list[Chunk]: ...
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A candidate on trial, and what its windows said so far."""
+
+    identity: int
+    reader: Windows | None = None  # made once its trial is seen in a flight
+    flight: int = 0
+    windows: list[Window] = field(default_factory=list)
+
+
+class Tuner:
+    def __init__(
+        self, slots: Slots, session: Session, learner: Learner, buffer: Buffer, flights: Flights, key: SecretKey | None,
+        course: Course = Course(), demands: Demands = Demands(),
+    ) -> None:  # fmt: skip
+        self.slots, self.session, self.learner, self.buffer, self.flights = slots, session, learner, buffer, flights
+        self.key, self.course, self.demands = key, course, demands
+        self.current = slots.current()
+        self.spec = self.current.spec
+        self.layout = ObservationLayout(self.spec)
+        self.transitions: Transitions | None = None
+        self.attempt: Attempt | None = None
+        self.number = 0  # of the newest round
+        self.asked_at = 0  # updates when the last candidate was made
+        self.figures: dict[str, float] = {}
+        self.dropped: dict[str, int] = {}
+        self.resume()
+
+    def improve(self) -> str:
+        """One turn of fine-tuning; says in a word what it did."""
+        self.check_current()
+        for chunk in self.flights.look():
+            self.take_in(chunk)
+        verdict = self.hear()
+        if verdict is not None:
+            return verdict
+        if self.may_learn():
+            self.learn()
+            return "learned"
+        return "waits for the robot"
+
+    # ---- in: the log
+
+    def take_in(self, chunk: Chunk) -> None:
+        """Step -> Transition -> buffer; and the windows of a trial."""
+        settings = self.learner.carried.settings
+        if self.transitions is None or self.transitions.flight != chunk.flight:
+            self.transitions = Transitions(self.spec, settings["gamma"], settings["n_step"], settings["reward_scale"], flight=chunk.flight)
+        self.buffer.extend(self.transitions.feed(chunk.columns))
+        if chunk.over:
+            self.buffer.extend(self.transitions.finish())
+        self.dropped = self.transitions.dropped
+        if self.attempt is not None:
+            self.read_windows(self.attempt, chunk)
+
+    def read_windows(self, attempt: Attempt, chunk: Chunk) -> None:
+        trial = self.slots.trial()
+        if trial is None or trial[0] != attempt.identity:
+            return
+        if attempt.reader is None:
+            drove = np.flatnonzero(chunk.columns["bundle_id"] == np.uint64(attempt.identity))
+            if not len(drove):
+                return
+            plan, first = trial[1], int(chunk.columns["index"][drove[0]])
+            attempt.reader = Windows(self.spec, self.current.identity, attempt.identity, plan.window_ticks, plan.settle_ticks, first)
+            attempt.flight = chunk.flight
+        if chunk.flight == attempt.flight:
+            attempt.windows += attempt.reader.feed(chunk.columns)
+            if chunk.over:
+                attempt.windows += attempt.reader.finish()
+
+    # ---- learning
+
+    def may_learn(self) -> bool:
+        enough = len(self.buffer) >= self.course.first_s * self.spec.rates.control_hz
+        due = self.learner.updates + self.learner.tuning.round_updates <= self.course.updates_per_row * self.buffer.total
+        return enough and due
+
+    def learn(self) -> None:
+        """A round: named in the journal with the rows it sees, then done, then saved."""
+        self.number += 1
+        self.session.note("round", round=self.number, rows=self.buffer.total)
+        self.redo()
+        if self.attempt is None and self.learner.updates >= self.asked_at + self.course.candidate_updates:
+            self.propose()
+
+    def redo(self) -> None:
+        self.figures = self.learner.round(self.buffer.rows, self.number)
+        self.session.save(self.number, self.learner.save())
+
+    # ---- out: a candidate
+
+    def propose(self) -> None:
+        """Learner -> child bundle -> the gate -> the slot folder."""
+        self.asked_at = self.learner.updates
+        carried = self.learner.child()
+        held = held_rows(self.buffer.rows)
+        evidence = self.weigh(carried, held)
+        told = {"round": self.number, "updates": self.learner.updates, "rows": self.buffer.total, "weights": digest(carried)}
+        if not evidence.passed:
+            self.session.note("refused", **told, evidence=evidence.as_json())
+            return
+        words = {**told, "recipe": self.learner.tuning.recipe, "evidence": evidence.as_json()}
+        data = make_child(self.current, carried, held.obs / self.layout.scale, words, self.key)
+        bundle = self.slots.propose(data, self.plan())
+        self.session.note("candidate", **words, identity=f"{bundle.identity:016x}")
+        self.attempt = Attempt(bundle.identity)
+
+    def weigh(self, carried: Carried, held: Rows) -> Evidence:
+        parent = read_carried(self.current.files, self.current.manifest.name)
+        return judge_offline(
+            tensors(parent.networks["actor"]), tensors(carried.networks["actor"]), tensors(carried.networks["critics"]),
+            self.learner.recipe.objective, held.obs, time_blocks(held.t_host_ns, BLOCK_S), self.layout.clip * self.layout.scale,
+            self.course.limits,
+        )  # fmt: skip
+
+    def plan(self) -> TrialPlan:
+        course, hz = self.course, self.spec.rates.control_hz
+        low, high = self.envelope()
+        return TrialPlan(
+            window_ticks=round(course.window_s * hz), pairs=course.pairs, low=low, high=high, seed=self.number,
+            settle_ticks=round(course.settle_s * hz), max_voids=4 * course.pairs,
+        )  # fmt: skip
+
+    def envelope(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What the robot has seen itself, and nearly all of what the simulation saw, with room around it."""
+        anchors = self.learner.carried.anchors["obs"]
+        seen = self.buffer.rows.obs
+        least, most = np.quantile(anchors, [0.005, 0.995], axis=0)
+        low, high = np.minimum(least, seen.min(axis=0)), np.maximum(most, seen.max(axis=0))
+        room = self.course.envelope * np.maximum(high - low, 0.02)
+        clip = self.layout.clip
+        open_ends = np.array([any(label.startswith(name) for name in OPEN) for label in self.layout.labels])
+        low, high = (
+            np.where(open_ends, -clip, (low - room) / self.layout.scale),
+            np.where(open_ends, clip, (high + room) / self.layout.scale),
+        )
+        return tuple(low.tolist()), tuple(high.tolist())
+
+    # ---- what the trial says
+
+    def hear(self) -> str | None:
+        """The verdict on the candidate, as soon as there is one. None while it flies, or where none is on trial."""
+        attempt = self.attempt
+        if attempt is None:
+            return None
+        outcome = self.slots.outcome()
+        mine = outcome is not None and outcome.candidate == attempt.identity
+        verdict = judge(attempt.windows, self.demands)
+        if outcome is not None and mine and outcome.stage in (Stage.ABORTED, Stage.INTERRUPTED):
+            decision = "worse" if outcome.stage is Stage.ABORTED else "no evidence"
+            return self.close(attempt, decision, f"{outcome.stage.value}: {outcome.why}", verdict, outcome)
+        if self.slots.candidate() is None:
+            return self.close(attempt, "no evidence", "the candidate was taken away", verdict, None)
+        if verdict.decision == "undecided" and not (mine and outcome is not None and outcome.stage is Stage.OVER):
+            return None
+        if verdict.decision == "undecided":  # all windows flown
+            return self.close(attempt, "no evidence", "all windows flown, and no difference to be seen", verdict, outcome)
+        return self.close(attempt, verdict.decision, "; ".join(verdict.reasons), verdict, outcome)
+
+    def close(self, attempt: Attempt, decision: str, why: str, verdict: Verdict, outcome: Outcome | None) -> str:
+        """In the journal first; then the folder."""
+        self.attempt = None
+        details = outcome.details if outcome is not None else {}
+        self.session.note(
+            "verdict", identity=f"{attempt.identity:016x}", decision=decision, why=why, trial=verdict.as_json(), loop=details,
+            windows=[window_words(window) for window in attempt.windows],
+        )  # fmt: skip
+        if decision == "better":
+            self.current = self.slots.accept(why, judged=True)
+        else:
+            self.slots.drop(f"{decision}: {why}", attempt.identity)
+        return decision
+
+    def check_current(self) -> None:
+        """Somebody else's hand on the folder (an undo, another policy) ends the session: its learner began with another parent."""
+        now = self.slots.current()
+        if now.identity != self.current.identity:
+            raise TunerStop(f"another policy drives now ({now.manifest.name} version {now.manifest.version}); start a new session on it")
+
+    # ---- going on after a kill
+
+    def resume(self) -> None:
+        """To where the journal says that we were, bit by bit: the newest state, the round that was under way, the candidate that flies."""
+        saved = self.session.load()
+        if saved is not None:
+            self.learner.restore(saved.arrays)
+            self.number = saved.round
+        rounds = self.session.of("round")
+        if rounds and rounds[-1]["round"] > self.number:
+            if rounds[-1]["round"] != self.number + 1 or rounds[-1]["rows"] != self.buffer.total:
+                raise TunerStop("rows or states are missing that the journal names (a power cut?): start a new session; rows are kept")
+            self.number += 1
+            self.redo()
+        self.asked_at = max((entry["updates"] for entry in self.session.events if entry["event"] in ("candidate", "refused")), default=0)
+        flying = self.slots.candidate()
+        if flying is not None and any(entry["identity"] == f"{flying[0].identity:016x}" for entry in self.session.of("candidate")):
+            self.attempt = Attempt(flying[0].identity)
+
+
+def held_rows(rows: Rows) -> Rows:
+    held = held_out(rows).held
+    return Rows(*(np.asarray(column)[held] for column in rows))
+
+
+def digest(carried: Carried) -> str:
+    """Of all networks: two learners with the same are the same, bit by bit."""
+    hash_ = hashlib.sha256()
+    for name, layers in sorted(carried.networks.items()):
+        for values in layers:
+            hash_.update(name.encode() + np.ascontiguousarray(values, np.float32).tobytes())
+    return hash_.hexdigest()[:32]
+
+
+def window_words(window: Window) -> dict[str, Any]:
+    return {
+        "who": window.who, "first": window.first, "ticks": window.ticks, "void": window.void, "reward": finite(window.reward),
+        "action_square": finite(window.action_square), "fell": window.fell,
+    }  # fmt: skip
+
+
+def finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
