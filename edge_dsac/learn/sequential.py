@@ -24,7 +24,7 @@ from edge_dsac.learn.windows import Pair, Window, pairs
 from edge_dsac.records import Float
 
 Decision = Literal["better", "worse", "no evidence", "undecided"]
-# Variance of the prior on the effect, in deviations. A wider one would decide large effects in 5 pairs, not 8, and be fooled twice as often.
+# Variance of the prior on the effect, in deviations. A wider one decides large effects in 5 pairs, not 8, and is fooled twice as often.
 EFFECT = 0.25
 SPREAD = 1.3 / 0.7  # the variance of a mean of values that are correlated by .3, over that of independent ones
 FLOOR = 1e-6  # of reward per tick: differences this near to each other are the same

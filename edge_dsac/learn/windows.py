@@ -112,10 +112,10 @@ class Windows:
         while at < count:
             end = int(cuts[np.searchsorted(cuts, at, side="right")])
             if who[at] in NAMES:
+                found += self.release()
                 stop = min(end, at + self.window_ticks)
                 if stop == count and not over:
                     break  # its fate, or the worth of its last tick, hangs on the next record
-                found += self.release()
                 self.ended = self.end_run(who, follows, at, stop)
                 self.note_fall(at, stop)
             else:
@@ -182,15 +182,14 @@ class Windows:
         ended = self.ended
         if ended is None:
             return
-        window, first, directly = ended.window, int(who[at]), bool(at > 0 and follows[at])
+        window, first = ended.window, int(who[at])
+        stepped_in = bool(at > 0 and follows[at] and who[at - 1] in (OLD, NEW, HELD)) and (first == PERSON or modes[at] == Mode.ESTOP)
         if first == HELD:
             ended.last = int(self.records["index"][stop - 1])
             window = replace(window, coasted=window.coasted + stop - at)
         elif first == PERSON:
-            took_over = directly and who[at - 1] in (OLD, NEW, HELD)
-            window = replace(window, human=window.human + stop - at, interventions=window.interventions + int(took_over))
-        pressed = modes[at] == Mode.ESTOP and directly and modes[at - 1] in (Mode.RUNNING, Mode.COASTING)
-        ended.window = replace(window, interventions=window.interventions + int(pressed))
+            window = replace(window, human=window.human + stop - at)
+        ended.window = replace(window, interventions=window.interventions + int(stepped_in))
         self.note_fall(at, stop)
 
     def note_fall(self, at: int, stop: int) -> None:
