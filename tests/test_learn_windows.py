@@ -133,6 +133,12 @@ def test_a_missing_record_and_the_end_of_the_log_make_a_window_void(bot):
     assert [(w.ticks, w.void) for w in found] == [(5, "records are missing"), (10, ""), (4, "the log ends")]
 
 
+def test_a_tick_whose_outcome_nobody_saw_does_not_count(bot):
+    """The frame after the last tick never came: what stands in its record is the one before."""
+    rows = flight(stretch(bot, 10, OLD), stretch(bot, 1, OLD, Mode.COASTING, pitch_rad=0.5), stretch(bot, 5, NEW))
+    assert (cut(bot, rows)[0].counted, cut(bot, rows)[0].reward) == (6, 1.0)
+
+
 def test_a_tick_after_a_missing_record_has_no_action_before_it(bot):
     rows = np.delete(flight(stretch(bot, 16, OLD)), 5)
     assert cut(bot, rows, settle=0)[1].counted == 8  # its first has nothing before it, its last nothing after it
@@ -189,6 +195,11 @@ def test_a_fall_told_late_is_the_policys_within_a_quarter_second(bot):
         assert cut(bot, rows)[0].fell == fell
 
 
+def test_a_fall_told_late_is_counted_from_the_last_tick_of_the_window(bot):
+    for still, fell in ((24, "new"), (25, "")):
+        assert cut(bot, falling(bot, [stretch(bot, 8, NEW), stretch(bot, still, NEW, Mode.DAMPED)]))[0].fell == fell
+
+
 def test_a_person_who_could_not_save_it_is_not_to_blame(bot):
     assert cut(bot, falling(bot, [stretch(bot, 6, NEW), stretch(bot, 5, OLD, rules=Rule.HUMAN)]))[0].fell == "new"
 
@@ -231,6 +242,17 @@ def test_any_chunking_gives_the_same_windows(bot, generator):
                 assert len(windows.records) <= WINDOW + 2 + size  # what is kept does not grow with the flight
                 at += size
             assert [repr(window) for window in [*found, *windows.finish()]] == expected
+
+
+def test_tick_by_tick_one_knows_who_drove_before(bot):
+    """Of a run that is still open: its first tick has an action before it, and whose place it took decides whose a fall is."""
+    rows = falling(bot, [stretch(bot, 10, NEW), stretch(bot, 3, OLD)])
+    windows = Windows(bot, OLD, NEW, WINDOW, 0)
+    found = [window for row in rows for window in windows.feed(row[None])]
+    assert [(w.who, w.counted, w.fell) for w in [*found, *windows.finish()]] == [("new", 9, ""), ("old", 3, "old")]
+    windows = Windows(bot, OLD, NEW, WINDOW, SETTLE)
+    found = [window for row in rows for window in windows.feed(row[None])]
+    assert [(w.who, w.fell) for w in [*found, *windows.finish()]] == [("new", ""), ("old", "new")]
 
 
 def test_a_whole_window_comes_out_with_the_next_drivers_first_tick(bot):
