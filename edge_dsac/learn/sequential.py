@@ -143,10 +143,11 @@ def is_hopeless(gains: Float, demands: Demands) -> bool:
     if n < max(demands.least_pairs, 2):
         return False
     deviation = float(gains.std(ddof=1))
-    for hoped in (float(gains.max()), float(gains.mean()) + deviation, float(gains.mean()) + 2.0 * deviation):
-        for total in range(n + 1, demands.most_pairs + 1):
-            if decide(np.append(gains, np.full(total - n, hoped)), demands) == "better":
-                return False
+    hopes = np.array([gains.max(), gains.mean() + deviation, gains.mean() + 2.0 * deviation])
+    for total in range(demands.most_pairs, n, -1):  # mostly it is the most pairs that show it
+        hoped = np.concatenate([np.tile(gains, (3, 1)), np.tile(hopes[:, None], (1, total - n))], axis=1)
+        if (decide(hoped, demands) == "better").any():
+            return False
     return True
 
 
