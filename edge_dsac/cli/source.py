@@ -57,12 +57,20 @@ def provenance_of(path: Path, words: dict[str, Any], best: Any) -> dict[str, Any
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] if (path / "metrics.jsonl").exists() else []
     evaluation = next((line["evaluation"] for line in lines if line["round"] == best.progress.round), None)
     exam = json.loads((path / "exam.json").read_text()) if (path / "exam.json").exists() else None
-    home = {"home": json.loads((path / HOME).read_text())} if (path / HOME).exists() else {}
-    return home | {
+    return home_of(path) | {
         "run": path.resolve().name, "source": words["source"], "machine": words["machine"], "config": words["config"],
         "seed": words["config"]["learning"]["seed"], "round": best.progress.round, "updates": best.progress.updates,
         "env_steps": best.progress.env_steps, "evaluation": evaluation, "exam": exam,
     }  # fmt: skip
+
+
+def home_of(path: Path) -> dict[str, Any]:
+    """The logs and the base of a run that learnt from any. Names without folders: where they lay is nobody's business on a robot."""
+    if not (path / HOME).exists():
+        return {}
+    home = json.loads((path / HOME).read_text())
+    logs = [{**log, "log": Path(log["log"]).name} for log in home["logs"]]
+    return {"home": {**home, "base": {**home["base"], "source": Path(home["base"]["source"]).name}, "logs": logs}}
 
 
 def with_student(source: Source, student: Actor, file: bytes, words: dict[str, Any]) -> Source:

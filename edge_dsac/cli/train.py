@@ -178,9 +178,8 @@ class Run:
 def train(options: Options) -> int:
     run = set_up(options)
     updater = make_updater(options.learning.rates, run.compiled, options.device, run.ranks)
-    trainer = Trainer(
-        options.learning, run.tasks, updater, run.checkpoints, run.config, options.device, run.ranks, run.home and run.home.real
-    )
+    real = run.home.real if run.home else None
+    trainer = Trainer(options.learning, run.tasks, updater, run.checkpoints, run.config, options.device, run.ranks, real)
     if run.base:
         trainer.begin_from(run.base)
     begin_or_go_on(run, trainer)
