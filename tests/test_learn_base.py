@@ -70,6 +70,11 @@ def test_networks_of_another_shape_are_never_filled_up_with_new_ones(critics, hi
         begun_from(fresh(hidden), read_base(critics, "here", None), "cpu")
 
 
+def test_a_layer_that_is_not_there_is_never_a_new_one(critics):
+    with pytest.raises(BaseError, match=r"actor\.3 is missing"):
+        begun_from(fresh(), read_base(changed(critics, **{"actor.3": None}), "here", None), "cpu")
+
+
 BROKEN = {
     "no m": ({"m": None}, "missing or unknown: m"),
     "no critics": ({f"critics.{i}": None for i in range(6)}, "missing or unknown: critics"),

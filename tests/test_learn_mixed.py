@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from learn_fakes import SMALL, Valleys, fingerprint, finish, plain_update
+from learn_fakes import SMALL, Valley, Valleys, fingerprint, finish, plain_update
 
 from edge_dsac.learn.checkpoint import Checkpoints
 from edge_dsac.learn.losses import Batch
@@ -33,7 +33,7 @@ def count_logged(batch):
     return int((batch.obs[:, 1] == LOGGED).sum())
 
 
-@pytest.mark.parametrize(("share", "logged"), [(0.0, 0), (0.001, 1), (0.25, 8), (0.5, 16), (0.9, 29), (1.0, 32)])
+@pytest.mark.parametrize(("share", "logged"), [(0.0, 0), (0.001, 1), (0.2, 6), (0.25, 8), (0.5, 16), (0.9, 29), (1.0, 32)])
 def test_every_batch_holds_the_share_and_not_about_it(share, logged):
     source, generator = mixed(share), torch.Generator().manual_seed(1)
     batches = [source.sample(32, generator) for _ in range(20)]
@@ -57,6 +57,16 @@ def test_what_cannot_be_mixed_is_said(real, share, said):
         mixed(share, real)
 
 
+class Worsening(Valleys):
+    """Each evaluation is harder than the one before."""
+
+    asked = 0
+
+    def evaluation(self, n):
+        self.asked += 1
+        return Valley(n, size=float(self.asked))
+
+
 def trainer_in(folder, share=0.5, seen=None, logged=None):
     learning = Learning(**SMALL)
 
@@ -66,13 +76,16 @@ def trainer_in(folder, share=0.5, seen=None, logged=None):
         return plain_update(learning.rates, state, batch, *more)
 
     real = Real(logged or rows(30), share)
-    return Trainer(learning, Valleys(), updater, Checkpoints(folder, learning.capacity), {}, real=real)
+    return Trainer(learning, Worsening(), updater, Checkpoints(folder, learning.capacity), {}, real=real)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "logged"), [(0.5, 8), (0.0, 0)])
 def test_every_update_of_a_run_is_made_of_both(tmp_path, share, logged):
     seen = []
     rounds = finish(trainer_in(tmp_path, share, seen))
+    means = [done.score.mean for done in rounds]
+    assert means[-1] < max(means)  # to simulation the first was better
     assert len(seen) == 80
     assert [count_logged(batch) for batch in seen] == [logged] * 80
     assert [done.is_best for done in rounds] == [True] * 4  # simulation does not judge what was learnt from a robot
@@ -86,6 +99,7 @@ def test_a_checkpoint_holds_no_row_of_the_logs(tmp_path):
     assert max(float(part["obs"][:, 1].max()) for part in saved.replay) <= 1.0
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_ends_the_same_to_the_last_bit(tmp_path):
     whole = trainer_in(tmp_path / "whole")
     finish(whole)

@@ -102,7 +102,7 @@ def begun_from(state: State, base: Base, device: str) -> State:
     fresh = flatten(state)
     absent = sorted(name for name in fresh if name.split(".")[0] in NETWORKS and name not in base.networks)
     if absent:
-        raise BaseError(f"{base.source}: {absent[0]} is missing: its networks have fewer layers than this run's; leave their widths to it")
+        raise BaseError(f"{base.source}: {absent[0]} is missing; leave the networks' widths to the base, or compile it again")
     return unflatten({**fresh, **base.networks}, state, device)
 
 
