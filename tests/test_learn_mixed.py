@@ -67,7 +67,7 @@ class Worsening(Valleys):
         return Valley(n, size=float(self.asked))
 
 
-def trainer_in(folder, share=0.5, seen=None, logged=None):
+def trainer_in(folder, share=0.5, seen=None, logged=None, worlds=None):
     learning = Learning(**SMALL)
 
     def updater(state, batch, *more):
@@ -76,14 +76,14 @@ def trainer_in(folder, share=0.5, seen=None, logged=None):
         return plain_update(learning.rates, state, batch, *more)
 
     real = Real(logged or rows(30), share)
-    return Trainer(learning, Worsening(), updater, Checkpoints(folder, learning.capacity), {}, real=real)
+    return Trainer(learning, worlds or Valleys(), updater, Checkpoints(folder, learning.capacity), {}, real=real)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("share", "logged"), [(0.5, 8), (0.0, 0)])
 def test_every_update_of_a_run_is_made_of_both(tmp_path, share, logged):
     seen = []
-    rounds = finish(trainer_in(tmp_path, share, seen))
+    rounds = finish(trainer_in(tmp_path, share, seen, worlds=Worsening()))
     means = [done.score.mean for done in rounds]
     assert means[-1] < max(means)  # to simulation the first was better
     assert len(seen) == 80
