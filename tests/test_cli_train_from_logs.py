@@ -149,6 +149,8 @@ def test_a_base_that_nobody_trusts_is_refused(here, capsys):
     words = ["--base", "base.policy", "--from-logs", "one", "--out", "run"]
     code, said = said_by(capsys, *words)
     assert (code, "not trusted here" in said) == (3, True)
+    with pytest.raises(BundleError, match="not trusted here"):  # not even for its settings
+        parse(["--robot", "balance_bot", *words])
     assert parse(["--robot", "balance_bot", *words, "--allow-unsigned"]).learning.n_step == 2
 
 
@@ -161,6 +163,7 @@ def test_a_base_without_critics_is_said(here, capsys):
     assert (code, "policy.npz: holds no critics" in said) == (1, True)
 
 
+@pytest.mark.slow
 def test_logs_with_nothing_in_them_are_said_with_the_reason(here, capsys):
     flown(here / "idle", mode=Mode.IDLE)
     code, said = said_by(capsys, "--base", "base.policy", "--from-logs", "one", "idle", "--out", "run")

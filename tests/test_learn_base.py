@@ -121,6 +121,8 @@ def test_opinions_are_of_both_critics_on_both_actors(critics):
     assert (found["rows"], found["shift"]) == (50, 0.0)
     assert found["old_critics"]["old_actor"] == found["old_critics"]["new_actor"]
     assert found["new_critics"]["old_actor"] == pytest.approx(found["old_critics"]["old_actor"] + 2.0, abs=1e-5)
+    sure = (*old[1][:-1], old[1][-1] + torch.tensor([[1000.0, 0.0], [0.0, 0.0]]))  # one twin alone: the smaller counts
+    assert compared(old, (old[0], sure), obs, bounds, objective)["new_critics"]["old_actor"] < 500.0
     other = (*old[0][:-1], old[0][-1] + torch.tensor([5.0, 0.0]))
     moved = compared(old, (other, old[1]), obs, bounds, objective)
     assert moved["shift"] > 0.1
