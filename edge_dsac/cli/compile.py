@@ -21,7 +21,7 @@ from edge_dsac.bundle.codegen import make_c
 from edge_dsac.bundle.engines import judge
 from edge_dsac.bundle.export import Agreement, agreement, make_onnx
 from edge_dsac.bundle.golden import make_golden
-from edge_dsac.bundle.keyring import key_folder, secret_key, secret_names
+from edge_dsac.bundle.keyring import key_folder, secret_key, secret_names, trusted_keys
 from edge_dsac.bundle.manifest import BundleError, Precision, make_manifest
 from edge_dsac.bundle.onnx_check import check_onnx
 from edge_dsac.bundle.package import Bundle, make_bundle, read_bundle
@@ -29,6 +29,7 @@ from edge_dsac.bundle.signing import SecretKey
 from edge_dsac.bundle.targets import compile_for_all
 from edge_dsac.cli.distilling import LOSS, Distillery, Judged, Sized, Wish, Within, lines_of, smaller, widths_of
 from edge_dsac.cli.judging import Judgement, JudgingOptions, calibrated_integer, calibrated_onnx, judge_actor, write_report
+from edge_dsac.cli.parent import Lineage, lineage_of
 from edge_dsac.cli.source import Source, source_of, with_student
 from edge_dsac.learn.checkpoint import write
 from edge_dsac.learn.distill import Distilling
@@ -46,6 +47,7 @@ examples:
   edge-dsac compile runs/balance_bot-0 --out b.policy --precision float32 --unsigned
   edge-dsac compile runs/balance_bot-0 --out s.policy --size 32x32      a smaller actor, distilled from the run's
   edge-dsac compile runs/balance_bot-0 --out s.policy --budget-us 12    the largest whose p99 on this machine is within 12 us
+  edge-dsac compile runs/home --out next.policy --parent balance.policy   learnt from its robots' logs: a candidate to be tried
   edge-dsac verify balance.policy                               then, on the robot: edge-dsac run --policy balance.policy
 
 Beside NAME.policy: NAME.report.png and NAME.report.json, the evidence for the precision that was chosen.
@@ -64,7 +66,10 @@ def add(verbs: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="NAME.policy")
     parser.add_argument("--robot", help="model name or robot file (default: the run's own)")
     parser.add_argument("--name", help="what the policy is called (default: from --out)")
-    parser.add_argument("--version", type=int, default=1, help="counts up; a robot takes no older one than it runs (default: %(default)s)")
+    parser.add_argument(
+        "--version", type=int, help="counts up; a robot takes no older one than it runs (default: 1, or the parent's and 1)"
+    )
+    parser.add_argument("--parent", type=Path, metavar="NAME.policy", help="what the run went on from; it must drive the same robot")
     parser.add_argument("--key", metavar="NAME", help="secret key to sign with (default: the only one there is)")
     parser.add_argument("--unsigned", action="store_true", help="do not sign; robots then need --allow-unsigned")
     parser.add_argument(
@@ -115,6 +120,9 @@ def compile_policy(args: argparse.Namespace) -> int:
     source = source_of(args.run_folder, args.robot)
     actor = actor_from_bytes(source.actor_file, str(args.run_folder), source.spec)
     say(f"{args.run_folder}: {source.spec.model}, {'-'.join(map(str, actor.sizes))}, {actor.activation}")
+    # Before minutes are spent; with --unsigned, of an unsigned parent too.
+    trusted = (*trusted_keys(key_folder(os.environ)), *(() if key is None else (key.public,)))
+    lineage = lineage_of(args.parent, args.version, trusted, args.unsigned, source.spec, actor, source.provenance.get("home"))
     steps = Steps(say)
     found = chosen(args, wish, source, actor, say)
     if found.words is not None:
@@ -127,17 +135,18 @@ def compile_policy(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".report-") as folder, ThreadPoolExecutor(1, "picture") as drawing:
         # Drawn while the compilers run; it comes beside the policy only once the engines have agreed.
         drawn = drawing.submit(write_report, judgement, source.spec, Path(folder), {"distilled": found.words} if found.words else {})
-        data, bundle = sealed(args, source, actor, judgement, precision, key, steps)
+        data, bundle = sealed(args, source, actor, judgement, precision, lineage, key, steps)
         pictures = drawn.result()
         steps.done("report")
         write(args.out, data)
         reports = [path.replace(args.out.with_suffix(f".report{path.suffix}")) for path in pictures]
     summary = {
         "policy": str(args.out), "bytes": len(data), "identity": f"{bundle.identity:016x}", "precision": precision.chosen,
-        "because": precision.because, "signature": bundle.signature, "report": [str(path) for path in reports],
+        "because": precision.because, "version": lineage.version, "parent": lineage.parent, "signature": bundle.signature, "report": [str(path) for path in reports],
         **({"distilled": found.words} if found.words else {}),
     }  # fmt: skip
-    say(f"{args.out}: {len(data) / 1e6:.1f} MB, {precision.chosen}, {bundle.signature}\n  report   {reports[0]}")
+    child = f", version {lineage.version}, child of {lineage.parent[:16]}" if lineage.parent else ""
+    say(f"{args.out}: {len(data) / 1e6:.1f} MB, {precision.chosen}{child}, {bundle.signature}\n  report   {reports[0]}")
     if args.json:
         print(json.dumps(summary))
     return PASSED
@@ -157,13 +166,14 @@ def chosen(args: argparse.Namespace, wish: Wish | None, source: Source, actor: A
 
 
 def sealed(
-    args: argparse.Namespace, source: Source, actor: Actor, judgement: Judgement, precision: Precision, key: SecretKey | None, steps: Steps
-) -> tuple[bytes, Bundle]:
+    args: argparse.Namespace, source: Source, actor: Actor, judgement: Judgement, precision: Precision, lineage: Lineage,
+    key: SecretKey | None, steps: Steps,
+) -> tuple[bytes, Bundle]:  # fmt: skip
     """The policy file, once every engine that is here has passed its golden vectors."""
     form = "int8" if precision.chosen == "int8" else "int16"  # a microcontroller needs whole numbers whatever the host runs
     files, agreed = make_files(source, actor, form, judgement.observations, steps)
     manifest = make_manifest(
-        source.spec, actor, files, name=args.name or args.out.stem, version=args.version, precision=precision,
+        source.spec, actor, files, name=args.name or args.out.stem, version=lineage.version, precision=precision, parent=lineage.parent,
         training={**source.provenance, "agreement": agreement_words(agreed)}, assumed=actor.assumed,
     )  # fmt: skip
     data = make_bundle(manifest, files, key)

@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_dsac.bundle.actor import Actor, load_actor, make_actor_file
 from edge_dsac.bundle.manifest import BundleError
+from edge_dsac.cli.from_logs import HOME
 from edge_dsac.learn.carried import actor_layers, anchor_file, critic_file, distilled_critic_file
 from edge_dsac.learn.checkpoint import Checkpoints, Saved
 from edge_dsac.spec.robot import RobotSpec, load_robot
@@ -56,11 +57,20 @@ def provenance_of(path: Path, words: dict[str, Any], best: Any) -> dict[str, Any
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] if (path / "metrics.jsonl").exists() else []
     evaluation = next((line["evaluation"] for line in lines if line["round"] == best.progress.round), None)
     exam = json.loads((path / "exam.json").read_text()) if (path / "exam.json").exists() else None
-    return {
+    return home_of(path) | {
         "run": path.resolve().name, "source": words["source"], "machine": words["machine"], "config": words["config"],
         "seed": words["config"]["learning"]["seed"], "round": best.progress.round, "updates": best.progress.updates,
         "env_steps": best.progress.env_steps, "evaluation": evaluation, "exam": exam,
     }  # fmt: skip
+
+
+def home_of(path: Path) -> dict[str, Any]:
+    """The logs and the base of a run that learnt from any. Names without folders: where they lay is nobody's business on a robot."""
+    if not (path / HOME).exists():
+        return {}
+    home = json.loads((path / HOME).read_text())
+    logs = [{**log, "log": Path(log["log"]).name} for log in home["logs"]]
+    return {"home": {**home, "base": {**home["base"], "source": Path(home["base"]["source"]).name}, "logs": logs}}
 
 
 def with_student(source: Source, student: Actor, file: bytes, words: dict[str, Any]) -> Source:

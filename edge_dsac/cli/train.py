@@ -1,4 +1,4 @@
-"""`edge-dsac train`: DSAC-T in simulation, for a robot of this project or any Gymnasium id."""
+"""`edge-dsac train`: DSAC-T in simulation, for a robot of this project or any Gymnasium id; from robots' logs too (from_logs.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ import tyro
 
 from edge_dsac.bundle.actor import make_actor_file
 from edge_dsac.bundle.baselines import make_baseline
+from edge_dsac.cli.from_logs import Home, open_base, open_home, wrong_words
 from edge_dsac.learn.act import deployed
+from edge_dsac.learn.base import Base
 from edge_dsac.learn.checkpoint import CheckpointError, Checkpoints, unflatten
 from edge_dsac.learn.compiled import Compile, Precision, default_threads, make_updater, prepare, resolve
 from edge_dsac.learn.evaluate import evaluate
@@ -71,6 +73,16 @@ class Options:
     """of a Gymnasium id: each environment in a process of its own"""
     film_s: float = 10.0
     """seconds of the best policy as best.gif; 0: none"""
+    from_logs: tuple[Path, ...] = ()
+    """flight logs of one or many robots (folders of `run`): what they lived through is learnt from beside simulation; needs --base"""
+    base: Path | None = None
+    """go on from these networks: a finished run's folder, or a .policy file that holds its critics; horizon and widths come with it"""
+    real_share: float = 0.5
+    """of every batch, that comes from the logs; 0: none, as a control"""
+    without_human: bool = False
+    """leave out what a person drove; it is learnt from otherwise, for the action that was applied is known whoever chose it"""
+    allow_unsigned: bool = False
+    """take a .policy file as --base that no trusted key has signed"""
     learning: Annotated[Learning, tyro.conf.arg(name="")] = field(default_factory=Learning)
     episode: EpisodeOptions = field(default_factory=EpisodeOptions)
 
@@ -85,8 +97,9 @@ def add(verbs: Any) -> None:
 def parse(words: Sequence[str]) -> Options:
     """The paper's defaults, under the algorithm's, under the robot's own, under the command line."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--robot", "--env", "--algorithm"):
+    for name in ("--robot", "--env", "--algorithm", "--base"):
         first.add_argument(name, nargs="?")
+    first.add_argument("--allow-unsigned", action="store_true")
     known, _ = first.parse_known_args(list(words))
     defaults = Options()
     if known.algorithm in ALGORITHMS:
@@ -95,9 +108,15 @@ def parse(words: Sequence[str]) -> Options:
     preset = preset_of(known.robot or known.env or "")
     if preset:
         defaults = overlay(defaults, parse_toml(preset.read_text(), str(preset)), str(preset))
+    if known.base and known.robot:
+        base = open_base(Path(known.base), load_robot(known.robot), known.allow_unsigned)
+        defaults = overlay(defaults, {"learning": base.learning}, base.source)
     options: Options = tyro.cli(Options, args=list(words), default=defaults, prog="edge-dsac train", description=DESCRIPTION)
     if (options.robot is None) == (options.env is None):
         raise ValueError("give either --robot MODEL or --env ID; shipped: balance_bot, rover; an id for example Hopper-v5")
+    wrong = wrong_words(options.robot, options.base, options.from_logs)
+    if wrong:
+        raise ValueError(wrong)
     return options
 
 
@@ -106,6 +125,13 @@ DESCRIPTION = """Learn a policy in simulation with DSAC-T.
   edge-dsac train --robot balance_bot                 settings shipped with the robot; some minutes on two cores
   edge-dsac train --env Hopper-v5 --updates 100000    the paper's settings
   edge-dsac train --robot balance_bot --resume auto   goes on where it was stopped, killed or cut off
+
+Logs of robots go home: go on from the policy that flew, half of every batch from what it lived through.
+
+  edge-dsac train --robot balance_bot --base balance.policy --from-logs runs/flight1 runs/flight2 --out runs/home
+  edge-dsac compile runs/home --out next.policy --parent balance.policy       a candidate for the same gate
+
+The newest round is then the result, not the best in simulation: which of the two drives better the robot's trial decides.
 
 Writes runs/NAME-SEED: policy.npz (for `edge-dsac run --policy`), report.png, best.gif, metrics.jsonl, checkpoints."""
 
@@ -141,6 +167,8 @@ class Run:
     config: dict[str, Any]
     compiled: bool
     ranks: Ranks
+    base: Base | None = None
+    home: Home | None = None
 
     @property
     def objective(self) -> Objective:
@@ -150,7 +178,10 @@ class Run:
 def train(options: Options) -> int:
     run = set_up(options)
     updater = make_updater(options.learning.rates, run.compiled, options.device, run.ranks)
-    trainer = Trainer(options.learning, run.tasks, updater, run.checkpoints, run.config, options.device, run.ranks)
+    real = run.home.real if run.home else None
+    trainer = Trainer(options.learning, run.tasks, updater, run.checkpoints, run.config, options.device, run.ranks, real)
+    if run.base:
+        trainer.begin_from(run.base)
     begin_or_go_on(run, trainer)
     progress = ProgressLine(options.learning.updates, sys.stdout)
     begun, interruption = time.monotonic(), Interruption()
@@ -214,7 +245,9 @@ def set_up(options: Options) -> Run:
     threads = options.threads or max(1, default_threads() // ranks.count)
     prepare(threads, options.precision, options.device)
     tasks = Tasks(spec, options.env, options.episode, options.workers)
-    config = resolved(options, compiled, threads, ranks.count)
+    base = open_base(options.base, spec, options.allow_unsigned) if options.base and spec else None
+    home = open_home(options.from_logs, spec, options.learning, options.real_share, options.without_human) if spec and base else None
+    config = resolved(options, compiled, threads, ranks.count, base, home)
     if ranks.first:
         print(f"{name}: {options.learning.updates} updates of {options.algorithm}, seed {options.learning.seed}, in {out}")
         if spec and options.episode.engine == "warp":
@@ -223,15 +256,21 @@ def set_up(options: Options) -> Run:
         print(
             f"  update {'compiled (the first one takes a while)' if compiled else 'not compiled'}, {threads} thread{'s' * (threads > 1)}{together}"
         )
+        if home and base:
+            print("\n".join([f"  goes on from {base.source} ({base.identity})", *home.lines(options.learning.batch)]))
     own = out if ranks.first else out / f"rank-{ranks.rank}"  # each rank keeps its own replay
-    return Run(options, spec, tasks, RunFolder(out), Checkpoints(own, options.learning.capacity), config, compiled, ranks)
+    return Run(options, spec, tasks, RunFolder(out), Checkpoints(own, options.learning.capacity), config, compiled, ranks, base, home)
 
 
-def resolved(options: Options, compiled: bool, threads: int, ranks: int) -> dict[str, Any]:
+def resolved(
+    options: Options, compiled: bool, threads: int, ranks: int, base: Base | None = None, home: Home | None = None
+) -> dict[str, Any]:
     """Everything the numbers depend on, as JSON has it. Two runs with the same one end the same on the same machine."""
     words = asdict(options)
-    for name in ("out", "resume", "film_s"):
-        del words[name]
+    for name in ("out", "resume", "film_s", "from_logs", "base", "real_share", "without_human", "allow_unsigned"):
+        del words[name]  # of logs and base it is the contents that count, not where they lie
+    if base and home:
+        words |= {"home": {"base": base.identity, **home.config}}
     words |= {"compile": compiled, "threads": threads, "ranks": ranks}
     return dict(json.loads(json.dumps(words)))
 
@@ -299,6 +338,8 @@ def finish(run: Run, trainer: Trainer, seconds: float) -> None:
         lines += exam(run, policy)
         lines.append(f"  policy   {path / 'policy.npz'}   (edge-dsac run --policy)")
     lines.append(f"  report   {path / 'report.png'}")
+    if run.home and run.base:
+        lines += run.home.told(path, run.base, state, trainer.bounds, run.objective)
     if run.options.film_s > 0 and film(run, policy):
         lines.append(f"  film     {path / 'best.gif'}")
     print("\n".join(lines))

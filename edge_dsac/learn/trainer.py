@@ -3,6 +3,7 @@
 A round begins from (seed, round) and the last checkpoint alone: new episodes, new random generators. So a run that was
 killed and goes on ends bit-identical to one that was not. Within a round, one thread lives in the world with the policy of
 the beat's beginning while this one updates on the replay of the beat's beginning: overlapped, and still repeatable.
+Where there are rows of robots' logs too, every batch is made of both (mixed.py).
 Knows no simulator, no screen and no file format.
 """
 
@@ -19,10 +20,12 @@ import numpy as np
 import torch
 
 from edge_dsac.learn.act import Diverged, deployed, explorer
+from edge_dsac.learn.base import Base, begun_from
 from edge_dsac.learn.checkpoint import Checkpoints, Progress, Saved, flatten, unflatten
 from edge_dsac.learn.collect import Collector, World
 from edge_dsac.learn.evaluate import Judged, Score, ValueCheck, check_value, evaluate, value_steps
 from edge_dsac.learn.losses import Batch, Noise
+from edge_dsac.learn.mixed import Mixed, Real
 from edge_dsac.learn.networks import Shape
 from edge_dsac.learn.ranks import ALONE, Ranks
 from edge_dsac.learn.replay import Replay
@@ -136,6 +139,7 @@ class Trainer:
         config: dict[str, Any],
         device: str = "cpu",
         ranks: Ranks = ALONE,
+        real: Real | None = None,
     ) -> None:
         self.learning, self.worlds, self.updater, self.checkpoints, self.config = learning, worlds, updater, checkpoints, config
         self.ranks = ranks
@@ -144,11 +148,17 @@ class Trainer:
         self.bounds = tuple(torch.from_numpy(np.asarray(limit, np.float32)).to(device) for limit in (self.world.low, self.world.high))
         self.shape = Shape(self.world.obs_size, len(self.world.low), learning.critic_hidden, learning.actor_hidden)
         self.replay = Replay(learning.capacity, self.shape.obs, self.shape.act, device)
+        self.real = real
+        self.source: Replay | Mixed = self.replay if real is None else Mixed(self.replay, real)
         self.collector = Collector(self.world, learning.gamma, learning.n_step, learning.reward_scale)
         self.state = to_device(make_state(self.shape, stream(learning.seed, 0, PARAMETERS), learning.alpha), device)
         self.progress = Progress()
         self.saved_total = 0
         self.threads = torch.get_num_threads()
+
+    def begin_from(self, base: Base) -> None:
+        """Not from new networks. Before the first round; what `resume` brings takes their place."""
+        self.state = begun_from(self.state, base, self.device)
 
     def resume(self, saved: Saved) -> None:
         self.state = unflatten(saved.state, self.state, self.device)
@@ -197,7 +207,7 @@ class Trainer:
 
     def update(self, k: int, sample: torch.Generator, noise: torch.Generator) -> torch.Tensor:
         learning = self.learning
-        batch = self.replay.sample(learning.batch, sample)
+        batch = self.source.sample(learning.batch, sample)
         drawn = Noise(
             torch.randn((learning.batch, self.shape.act), generator=noise), torch.randn((learning.batch, self.shape.act), generator=noise),
             torch.randn((2, learning.batch), generator=noise),
@@ -220,7 +230,8 @@ class Trainer:
             )
         score, value = (self.evaluate(), self.check_value()) if self.ranks.first else (None, None)
         mean = self.ranks.from_first(score.mean if score else 0.0)
-        is_best = mean > self.progress.best_mean
+        # Simulation's score is not the robot's: what was learnt from logs may cost a little of it. The newest stands, the gate judges.
+        is_best = mean > self.progress.best_mean or self.real is not None
         number = self.progress.round + 1
         best = (number, mean) if is_best else (self.progress.best_round, self.progress.best_mean)
         self.progress = Progress(number, updates, env_steps, self.replay.total, *best)
