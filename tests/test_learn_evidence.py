@@ -145,10 +145,9 @@ def test_weights_that_moved_at_random_are_no_gain(seen, generator):
     assert lucky <= 2
 
 
-def test_an_exploded_last_layer_is_refused_by_how_far_it_moves(seen):
-    found = judged(actor_of(300.0 * BEST), seen, critics_of(100.0 * BEST))  # and critics that love it
+def test_an_exploded_last_layer_is_refused_though_the_critics_love_it(seen):
+    found = judged(actor_of(300.0 * BEST), seen, critics_of(100.0 * BEST))
     assert found.gain.low > 0.0
-    assert any("an action moves by" in reason and "on average (limit 0.5 of 2)" in reason for reason in found.reasons)
     assert any(reason.startswith("action 0 is saturated in 9") and reason.endswith("the parent's in 0%") for reason in found.reasons)
 
 

@@ -33,15 +33,15 @@ class EvidenceError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of actions in [-1, 1], so the whole range is 2. Real improvements here moved means by .3 before tanh, which is .1 to .3 after
-    it: the limits are some twice that on average, and nearly all of the range at a single observation, where going from brake to full
-    ahead may be the very thing that was learnt. A wrong sign or an exploded layer goes far beyond."""
+    """Of actions in [-1, 1], so the whole range is 2. A parent that shakes on the real robot drives from end to end, and a child that has
+    learnt to be calm differs from it by .6 on average and 1.3 in the 99th percentile (measured); with its sign turned round that parent
+    would differ from itself by 1.4. A calm parent's turned sign is small: that one the critics see."""
 
-    shift_mean: float = 0.5
+    shift_mean: float = 0.9
     """mean change of an action over the observations"""
-    shift_p99: float = 1.2
+    shift_p99: float = 1.8
     """its 99th percentile"""
-    shift_most: float = 1.8
+    shift_most: float = 2.0
     """its largest"""
     saturated_more: float = 0.2
     """share of observations with an action beyond .99, over the parent's share: more is a switch, no controller"""

@@ -45,8 +45,10 @@ class Course:
     """of rows before anything is learned from them"""
     updates_per_row: float = 1.0
     """no more updates than this for each row there is"""
+    first_updates: int = 4500
+    """before the first candidate: on the way to a calm robot there are actors that are worse than the parent"""
     candidate_updates: int = 1500
-    """between two candidates, and before the first"""
+    """between two candidates"""
     window_s: float = 4.0
     """of a trial: the old and the new policy drive so long in turn; whole laps where there is an exercise"""
     settle_s: float = 1.0
@@ -148,7 +150,8 @@ class Tuner:
         self.number += 1
         self.session.note("round", round=self.number, rows=self.buffer.total)
         self.redo()
-        if self.attempt is None and self.learner.updates >= self.asked_at + self.course.candidate_updates:
+        due = self.asked_at + self.course.candidate_updates if self.asked_at else self.course.first_updates
+        if self.attempt is None and self.learner.updates >= due:
             self.propose()
 
     def redo(self) -> None:
