@@ -27,6 +27,7 @@ GROUPS = {
     "verify": ("edge_dsac.cli.bundle", "check a policy file: signature, hashes, robot, golden vectors"),
     "profile": ("edge_dsac.cli.profile", "how long every engine takes with a policy on this board; picks one"),
     "keys": ("edge_dsac.cli.keys", "keys that sign policies, and keys that are trusted"),
+    "tune": ("edge_dsac.cli.tune", "fine-tune the policy that drives, beside the loop; undo it"),
     "slots": ("edge_dsac.cli.slots", "the folder of policies that a robot runs, tries and goes back to"),
     "import": ("edge_dsac.cli.importing", "take over an ONNX policy that another trainer exported"),
     "log": ("edge_dsac.cli.log", "look into a flight log, or export it"),

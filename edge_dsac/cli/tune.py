@@ -1,0 +1,318 @@
+"""`edge-dsac tune`: fine-tuning beside a running loop, on the robot's own board; and the way back.
+
+This process is the tuner: nice, of one thread, bounded in processor time, memory and duration, and away at once when the loop is late.
+It may be killed at any instant; `start --resume` goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_dsac.bundle.keyring import board_key, key_folder, trusted_keys
+from edge_dsac.bundle.slot_folder import FLIGHT, name_of
+from edge_dsac.bundle.slots import Slots
+from edge_dsac.spec.robot import RobotSpec
+from edge_dsac.steplog import Chunk, Follower
+
+EPILOG = """\
+examples:
+  edge-dsac slots create policies balance.policy
+  edge-dsac run --robot balance_bot --port /dev/ttyUSB0 --slots policies --exercise drive &
+  edge-dsac tune start --slots policies --minutes 5      learns, tries candidates in windows, accepts what is shown to be better
+  edge-dsac tune status --slots policies                 from any other terminal
+  edge-dsac tune stop --slots policies                   ends in good order; what drives goes on driving
+  edge-dsac tune undo --slots policies                   the parent drives again, byte by byte; needs no tuner and no network
+
+exit codes: 0 done; 1 failed; 2 wrong arguments; 3 refused for safety; 130 interrupted
+"""
+LOOK_S, STATUS_S = 0.2, 1.0
+LATE_SHARE = 0.25  # of a period: a loop whose ticks begin later than this is in need of the processor
+MOST_PAUSE_S = 8.0
+
+
+def add(verbs: Any) -> None:
+    tune = verbs.add_parser(
+        "tune", help="fine-tune the policy that drives, beside the loop; undo it", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    actions = tune.add_subparsers(dest="action", metavar="ACTION", required=True)
+    start = with_slots(actions.add_parser("start", help="learn from the running loop until --minutes, `stop` or Ctrl-C"), begin)
+    start.add_argument("--recipe", choices=("last-layer", "low-rank", "edit", "full", "critic"), help="what of the actor may change")
+    start.add_argument("--minutes", type=float, default=10.0, help="at most so long (default: %(default)s)")
+    start.add_argument("--cpu-share", type=float, default=0.5, help="of one core, at most (default: %(default)s)")
+    start.add_argument("--memory-mb", type=float, default=400.0, help="ends in good order beyond this (default: %(default)s)")
+    start.add_argument("--rows", type=int, default=60_000, help="of the robot's own that are kept, on disk too (default: %(default)s)")
+    start.add_argument("--keep", choices=("oldest-out", "coverage"), default="oldest-out", help="what makes room in a full buffer")
+    start.add_argument("--window-s", type=float, default=8.0, help="of a trial; whole laps of the loop's --exercise (default: %(default)s)")
+    start.add_argument("--compile", choices=("auto", "on", "off"), default="auto", help="the update ahead of time; needs g++ once")
+    start.add_argument("--seed", type=int, default=0)
+    start.add_argument("--resume", action="store_true", help="go on with the newest session of this folder")
+    with_slots(actions.add_parser("status", help="what the tuner does, and what it has found"), status).add_argument(
+        "--json", action="store_true"
+    )
+    with_slots(actions.add_parser("stop", help="end the session in good order"), stop)
+    undo = with_slots(actions.add_parser("undo", help="the parent of the current policy drives again"), take_back)
+    undo.add_argument("--all", action="store_true", help="back to the golden policy")
+
+
+def with_slots(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    parser.add_argument("--slots", type=Path, required=True, metavar="FOLDER", help="the folder that `run --slots` drives from")
+    parser.add_argument("--allow-unsigned", action="store_true", help="take policies without a trusted signature")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def opened(args: argparse.Namespace) -> Slots:
+    return Slots(args.slots, trusted_keys(key_folder(os.environ)), allow_unsigned=args.allow_unsigned)
+
+
+# ---- start
+
+
+@dataclass(slots=True)
+class Budget:
+    """What a session may use, and the loop's word over it."""
+
+    minutes: float
+    cpu_share: float
+    memory_mb: float
+    period_ns: int
+    pause_s: float = 0.0
+    yielded: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.cpu_share <= 1.0 or self.minutes <= 0.0 or self.memory_mb <= 0.0:
+            raise ValueError("expected --cpu-share above 0 and up to 1, --minutes and --memory-mb above 0")
+
+    def hear(self, columns: np.ndarray) -> None:
+        """The loop's lateness: each look at which it is late doubles the tuner's absence."""
+        if not len(columns):
+            return
+        late = np.quantile(columns["late_ns"], 0.99) > LATE_SHARE * self.period_ns
+        self.pause_s = min(MOST_PAUSE_S, max(0.5, 2.0 * self.pause_s)) if late else 0.0
+        self.yielded += int(late)
+
+    def rest_s(self, worked_s: float) -> float:
+        return worked_s * (1.0 / self.cpu_share - 1.0) + self.pause_s
+
+
+class Heard:
+    """The flights, heard by the budget on their way to the tuner."""
+
+    def __init__(self, follower: Follower, budget: Budget) -> None:
+        self.follower, self.budget = follower, budget
+
+    def look(self) -> list[Chunk]:
+        chunks = self.follower.look()
+        for chunk in chunks:
+            self.budget.hear(chunk.columns[-1000:])
+        return chunks
+
+
+def begin(args: argparse.Namespace) -> int:
+    from edge_dsac.learn.buffer import Buffer
+    from edge_dsac.learn.carried import read_carried
+    from edge_dsac.learn.compiled import prepare
+    from edge_dsac.learn.learner import Learner, Tuning
+    from edge_dsac.learn.session import Session
+    from edge_dsac.learn.tuner import Course, Tuner, TunerStop
+
+    slots = opened(args)
+    current = slots.current()
+    carried = read_carried(current.files, str(slots.current_path))
+    spec = current.spec
+    budget = Budget(args.minutes, args.cpu_share, args.memory_mb, 1_000_000_000 // spec.rates.control_hz)
+    be_modest()
+    prepare(1)
+    tuning = Tuning(seed=args.seed, **({"recipe": args.recipe} if args.recipe else {}))
+    step = update_of(args.compile, Learner(carried, tuning))
+    place = args.slots / "tuning"
+    words = {
+        "parent": current.manifest.sha256, "tuning": asdict(tuning), "compiled": step is not None, "course": asdict(Course(window_s=args.window_s)),
+        "rows": [args.rows, args.keep],
+    }  # fmt: skip
+    folder = session_folder(place, args.resume)
+    session = Session(folder, json.loads(json.dumps(words)), args.resume)
+    buffer = Buffer(
+        place / "rows",
+        current.actor.sizes[0],
+        current.actor.sizes[-1],
+        args.rows,
+        args.keep,
+        fingerprint=comparable(spec, carried.settings),
+    )
+    flights = Heard(Follower(args.slots / FLIGHT, spec), budget)
+    key = board_key(key_folder(os.environ), platform.node())
+    keys = (*slots.keys, key.public)
+    tuner = Tuner(
+        Slots(args.slots, keys, allow_unsigned=args.allow_unsigned), session, Learner(carried, tuning, step), buffer, flights, key,
+        Course(window_s=args.window_s),
+    )  # fmt: skip
+    tell(f"tuning {name_of(current)}, {tuning.recipe}, {'compiled' if step else 'not compiled'}; session {folder}")
+    asked = StopFlag()
+    ended = "the time is up"
+    begun = said = time.monotonic()
+    try:
+        while time.monotonic() - begun < 60.0 * args.minutes:
+            if asked():
+                ended = "asked to stop"
+                break
+            if memory_mb() > args.memory_mb:
+                ended = f"{memory_mb():.0f} MB resident, {args.memory_mb:.0f} may be"
+                break
+            worked = time.monotonic()
+            word = tuner.improve()
+            buffer.sync_if_due(time.monotonic())
+            if word in ("better", "worse", "no evidence"):
+                tell(f"  {clock(time.monotonic() - begun)}  {word}: {session.of('verdict')[-1]['why']}")
+            rest = budget.rest_s(time.monotonic() - worked) if word == "learned" else LOOK_S
+            if time.monotonic() - said > STATUS_S:
+                said = time.monotonic()
+                write_status(place, tuner, budget, folder, word, said - begun, "")
+            time.sleep(rest)
+    except TunerStop as stopped:
+        ended = str(stopped)
+    session.note("ended", why=ended, seconds=round(time.monotonic() - begun, 1))
+    write_status(place, tuner, budget, folder, "ended", time.monotonic() - begun, ended)
+    buffer.close()
+    session.close()
+    tell(f"{ended}; {tuner.learner.updates} updates on {buffer.total} rows; {name_of(tuner.current)} drives")
+    return 0
+
+
+def be_modest() -> None:
+    """Below everything else on this board."""
+    os.nice(19)
+    try:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except OSError:
+        pass
+
+
+def update_of(wish: str, learner: Any) -> Any:
+    from edge_dsac.learn.ahead import AheadError, compiled
+
+    if wish == "off":
+        return None
+    tell("compiling the update (a minute or two the first time on this board)")
+    try:
+        return compiled(learner)
+    except AheadError as error:
+        if wish == "on":
+            raise
+        tell(f"  {error}")
+        return None
+
+
+def session_folder(place: Path, resume: bool) -> Path:
+    numbers = sorted(int(path.name.removeprefix("session-")) for path in place.glob("session-*"))
+    if resume and not numbers:
+        raise ValueError(f"{place}: no session to go on with; start one without --resume")
+    return place / f"session-{numbers[-1] if resume else (numbers[-1] + 1 if numbers else 1):03d}"
+
+
+def comparable(spec: RobotSpec, settings: dict[str, Any]) -> str:
+    """Rows of one buffer mean the same: the policy's layouts, the rewards, the horizon."""
+    words = [spec.policy_fingerprint, repr(spec.rewards), *(str(settings[name]) for name in ("gamma", "n_step", "reward_scale"))]
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:32]
+
+
+def memory_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class StopFlag:
+    def __init__(self) -> None:
+        self.wanted = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self.set)
+
+    def set(self, *_: Any) -> None:
+        self.wanted = True
+
+    def __call__(self) -> bool:
+        return self.wanted
+
+
+def write_status(place: Path, tuner: Any, budget: Budget, session: Path, word: str, seconds: float, ended: str) -> None:
+    words = {
+        "pid": os.getpid(), "session": str(session), "does": word, "ended": ended, "seconds": round(seconds, 1),
+        "updates": tuner.learner.updates, "updates_per_s": round(tuner.learner.updates / max(seconds, 1e-9), 1),
+        "rows": tuner.buffer.total, "dropped": tuner.dropped, "on_trial": None if tuner.attempt is None else f"{tuner.attempt.identity:016x}",
+        "windows": 0 if tuner.attempt is None else len(tuner.attempt.windows), "current": name_of(tuner.current),
+        "verdicts": [{key: entry[key] for key in ("decision", "why")} for entry in tuner.session.of("verdict")],
+        "refused": len(tuner.session.of("refused")), "memory_mb": round(memory_mb(), 1), "yielded": budget.yielded,
+    }  # fmt: skip
+    unfinished = place / ".status.unfinished"
+    unfinished.write_text(json.dumps(words) + "\n")
+    os.replace(unfinished, place / "status.json")
+
+
+# ---- the other actions
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    try:
+        words: dict[str, Any] = json.loads((folder / "tuning" / "status.json").read_text())
+    except (OSError, ValueError):
+        raise ValueError(f"{folder}: nothing has been tuned here yet; edge-dsac tune start --slots {folder}") from None
+    return {**words, "alive": not words["ended"] and is_tuner(words["pid"])}
+
+
+def is_tuner(pid: int) -> bool:
+    try:
+        return b"tune" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def status(args: argparse.Namespace) -> int:
+    words = read_status(args.slots)
+    if args.json:
+        print(json.dumps(words))
+        return 0
+    how = words["does"] if words["alive"] else f"ended: {words['ended'] or 'killed; start --resume goes on'}"
+    trial = f"; on trial {words['on_trial']}, {words['windows']} windows" if words["on_trial"] else ""
+    tell(f"{words['current']} drives; {how}; {words['updates']} updates on {words['rows']} rows in {clock(words['seconds'])}{trial}")
+    for verdict in words["verdicts"]:
+        tell(f"  {verdict['decision']}: {verdict['why']}")
+    tell(f"  {words['refused']} refused before a trial, {words['memory_mb']} MB, made way for the loop {words['yielded']} times")
+    return 0
+
+
+def stop(args: argparse.Namespace) -> int:
+    words = read_status(args.slots)
+    if not words["alive"]:
+        tell("no tuner is at work here")
+        return 0
+    os.kill(words["pid"], signal.SIGTERM)
+    tell(f"asked process {words['pid']} to stop")
+    return 0
+
+
+def take_back(args: argparse.Namespace) -> int:
+    slots = opened(args)
+    bundle = slots.restore_golden() if args.all else slots.undo()
+    tell(f"{name_of(bundle)} drives again; a running loop takes it up at the next tick boundary")
+    return 0
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stdout, flush=True)
