@@ -1,6 +1,5 @@
 """Following flights as they happen: from the ring, from the disk where the ring has gone on, each step once and in order."""
 
-import os
 import shutil
 
 import numpy as np
@@ -218,7 +217,7 @@ def test_the_link_is_changed_in_one_step_and_names_the_real_folder(bot, tmp_path
 
     size = ObservationLayout(bot).size
     slots = create_slots(tmp_path / "slots", policy_of(bot, small_carried(size, len(bot.actions))), allow_unsigned=True)
-    pointer, relative = slots.folder / FLIGHT, os.path.relpath(tmp_path)
+    pointer = slots.folder / FLIGHT
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     monkeypatch.chdir("/")
     slots.point_to(tmp_path / "a")
@@ -238,4 +237,4 @@ def test_the_link_is_changed_in_one_step_and_names_the_real_folder(bot, tmp_path
     monkeypatch.chdir(tmp_path.parent)
     slots.point_to((tmp_path / "a").relative_to(tmp_path.parent))
     monkeypatch.chdir("/")
-    assert pointer.resolve() == (tmp_path / "a").resolve(), relative
+    assert pointer.resolve() == (tmp_path / "a").resolve()

@@ -10,15 +10,21 @@ from edge_dsac.bundle.actor import actor_from_bytes, make_actor_file
 from edge_dsac.bundle.golden import make_golden
 from edge_dsac.bundle.manifest import make_manifest
 from edge_dsac.bundle.package import make_bundle
-from edge_dsac.learn.buffer import BLOCK_S, EVERY
+from edge_dsac.bundle.slots import create_slots
+from edge_dsac.learn.buffer import BLOCK_S, EVERY, Buffer
 from edge_dsac.learn.carried import Carried, carried_files
 from edge_dsac.learn.child import layers_of
 from edge_dsac.learn.learner import Learner, Tuning, arrays
 from edge_dsac.learn.losses import Objective
 from edge_dsac.learn.networks import Shape, make_params
+from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows
+from edge_dsac.learn.tuner import Course, Tuner
 from edge_dsac.learn.update import Rates
+from edge_dsac.records import Event, Mode
 from edge_dsac.spec.layout import ObservationLayout
+from edge_dsac.steplog.follow import Chunk
+from edge_dsac.steplog.layout import FRESH, OBS_OK, RecordLayout
 
 RATES = Rates(objective=Objective(log_std_range=(-5.0, 0.5)))
 SMALL = Tuning(batch=16, round_updates=5, actor_every=2, critic_lr=1e-3, actor_lr=1e-3)
@@ -95,3 +101,75 @@ def same_state(one, other):
     """Of two learners, everything they remember."""
     ours, theirs = one.save(), other.save()
     return ours.keys() == theirs.keys() and same_bits([ours[name] for name in sorted(ours)], [theirs[name] for name in sorted(ours)])
+
+
+# ---- a robot that flies, as the tuner sees it
+
+
+def flown(spec, count, bundle=1, begin=0, lean=None):
+    """Records `begin` to `begin` + `count` of the made-up flight: each follows from its index alone. `lean`: of the body, instead."""
+    layout = ObservationLayout(spec)
+    index = np.arange(begin, begin + count)
+    rows = np.zeros(count, RecordLayout(spec).dtype)
+    rows["index"], rows["bundle_id"], rows["mode"], rows["because"] = index, bundle, Mode.RUNNING, Event.FRAME_FRESH
+    rows["t_host_ns"] = index * (1_000_000_000 // spec.rates.control_hz) + round(BLOCK_S * 1e9)
+    rows["flags"] = FRESH | OBS_OK
+    waves = np.sin(np.outer(index, 0.11 + 0.07 * np.arange(layout.size)) + np.arange(layout.size))
+    rows["obs"] = 0.3 * layout.clip * waves
+    for name in ("speed_target_m_s", "yaw_rate_target_rad_s"):
+        rows["obs"][:, layout.newest[name].start] = 0.0
+    if lean is not None:
+        rows["obs"][:, 0] = lean
+    rows["applied_action"] = 0.3 * np.cos(np.outer(index, [0.13, 0.29]))
+    return rows
+
+
+class MadeUpFlights:
+    """Gives what a test has put there."""
+
+    def __init__(self):
+        self.waiting = []
+
+    def add(self, columns, over=False, flight=7):
+        self.waiting.append(Chunk(flight, columns, over))
+        return self
+
+    def look(self):
+        chunks, self.waiting = self.waiting, []
+        return chunks
+
+
+class TuneDesk:
+    """A slot folder with a policy, a session beside it, and a tuner on both, that may be killed and made again."""
+
+    course = Course(first_s=2.0, updates_per_row=1000.0, candidate_updates=1 << 40)
+
+    def __init__(self, folder, spec, flights=None, course=None, **tuning):
+        self.folder, self.spec, self.flights, self.course = folder, spec, flights or MadeUpFlights(), course or self.course
+        self.tuning = dataclasses.replace(SMALL, **tuning)
+        size = ObservationLayout(spec).size
+        self.carried = dataclasses.replace(small_carried(size, len(spec.actions)), log_alpha=-6.0)
+        if not (folder / "slots").exists():
+            create_slots(folder / "slots", policy_of(spec, self.carried), allow_unsigned=True, now=lambda: "then")
+        self.open()
+
+    def open(self):
+        from edge_dsac.bundle.slots import Slots
+
+        layout = ObservationLayout(self.spec)
+        self.slots = Slots(self.folder / "slots", allow_unsigned=True, now=lambda: "then")
+        self.session = Session(self.folder / "session", {"settings": dataclasses.asdict(self.tuning)}, resume=True)
+        fingerprint = self.spec.policy_fingerprint
+        self.buffer = Buffer(self.session.rows, layout.size, len(self.spec.actions), 4096, fingerprint=fingerprint, clock=lambda: 0.0)
+        self.learner = Learner(self.carried, self.tuning)
+        self.tuner = Tuner(self.slots, self.session, self.learner, self.buffer, self.flights, None, self.course)
+        return self
+
+    def killed(self):
+        """As after a kill: nothing is said or written any more, and the same is opened again."""
+        self.let_go()
+        return self.open()
+
+    def let_go(self):
+        self.session.close()
+        self.buffer.lock.close()
