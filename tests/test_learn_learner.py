@@ -57,7 +57,11 @@ def test_a_round_follows_from_state_rows_and_number_and_nothing_else():
 
 def test_the_seed_the_rows_and_the_settings_do_count():
     one = learnt(small_learner(), 1)
-    for other in (learnt(small_learner(seed=1), 1), learnt(small_learner(), 1, rows=first_rows(ROWS, 200)), learnt(small_learner(stay=1.0), 1)):
+    for other in (
+        learnt(small_learner(seed=1), 1),
+        learnt(small_learner(), 1, rows=first_rows(ROWS, 200)),
+        learnt(small_learner(stay=1.0), 1),
+    ):
         assert not same_state(one, other)
 
 
@@ -205,7 +209,9 @@ def test_the_bundles_objective_stays():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rank": 0}, {"batch": 0}, {"actor_every": 0}, {"tau": 0.0}, {"critic_lr": float("nan")}, {"real_share": 1.5}, {"bound": -1.0}], ids=str
+    "wrong",
+    [{"rank": 0}, {"batch": 0}, {"actor_every": 0}, {"tau": 0.0}, {"critic_lr": float("nan")}, {"real_share": 1.5}, {"bound": -1.0}],
+    ids=str,
 )
 def test_settings_that_cannot_be_learnt_with_are_named(wrong):
     with pytest.raises(LearnerError, match=next(iter(wrong))):

@@ -94,7 +94,12 @@ def test_a_garbled_newest_state_falls_back_to_the_one_before(tmp_path, damage):
     path = tmp_path / "s" / "state-1"
     data = path.read_bytes()
     half = len(data) // 2
-    garbled = {"cut": data[:half], "flipped": data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :], "empty": b"", "zeros": bytes(len(data))}
+    garbled = {
+        "cut": data[:half],
+        "flipped": data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :],
+        "empty": b"",
+        "zeros": bytes(len(data)),
+    }
     path.unlink() if damage == "gone" else path.write_bytes(garbled[damage])
     assert session.load().round == 2
     assert session.load().arrays["critics.0"].tolist() == state(2)["critics.0"].tolist()

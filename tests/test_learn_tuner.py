@@ -26,7 +26,9 @@ def desk(bot, tmp_path):
     """A robot that has flown 15 s: three held-out seconds of it."""
 
     def made(course=EAGER, seconds=15, **tuning):
-        desk = TuneDesk(tmp_path, bot, MadeUpFlights(), course, **{"actor_lr": 3e-3, "critic_lr": 1e-6, "actor_every": 1, "real_share": 1.0, **tuning})
+        desk = TuneDesk(
+            tmp_path, bot, MadeUpFlights(), course, **{"actor_lr": 3e-3, "critic_lr": 1e-6, "actor_every": 1, "real_share": 1.0, **tuning}
+        )
         if seconds:
             desk.flights.add(flown(bot, seconds * bot.rates.control_hz, desk.tuner.current.identity))
         return desk
@@ -119,6 +121,7 @@ def test_what_makes_no_row_is_counted(desk):
 # ---- out
 
 
+@pytest.mark.slow
 def test_a_candidate_is_a_child_of_the_current_policy(proposed):
     ready = proposed()
     bundle, plan = ready.slots.candidate()
@@ -132,12 +135,15 @@ def test_a_candidate_is_a_child_of_the_current_policy(proposed):
     assert noted["weights"] == digest(ready.learner.child()) == digest(read_carried(bundle.files, "child"))
     assert bundle.manifest.training["tuned"]["evidence"]["passed"] is True
     assert bundle.manifest.training["from"]["run"] == "nowhere"
-    for (weight, bias), ours in zip(bundle.actor.layers[:-1], zip(*[iter(ready.carried.networks["actor"])] * 2, strict=False), strict=False):
+    for (weight, bias), ours in zip(
+        bundle.actor.layers[:-1], zip(*[iter(ready.carried.networks["actor"])] * 2, strict=False), strict=False
+    ):
         assert same_bits((weight, bias), ours)  # the last layer alone may differ
     hz = ready.spec.rates.control_hz
     assert (plan.window_ticks, plan.settle_ticks, plan.pairs) == (hz // 2, hz // 10, 6)
 
 
+@pytest.mark.slow
 def test_the_envelope_holds_what_was_seen_and_keeps_out_what_is_far_off(proposed):
     ready = proposed()
     _, plan = ready.slots.candidate()
@@ -156,6 +162,7 @@ def test_the_envelope_holds_what_was_seen_and_keeps_out_what_is_far_off(proposed
     assert (low[opened] == -layout.clip[opened]).all()
 
 
+@pytest.mark.slow
 def test_the_next_candidate_waits_for_its_updates(proposed):
     ready = proposed()
     assert ready.session.of("round")[-1]["round"] == 4  # 20 updates, 5 a round
@@ -175,6 +182,7 @@ def test_what_the_gate_refuses_is_noted_and_never_reaches_the_folder(desk):
     assert not ready.session.of("candidate")
 
 
+@pytest.mark.slow
 def test_an_actor_that_may_not_change_is_refused_by_the_gate(desk):
     ready = desk(recipe="critic")
     for _ in range(5):
@@ -198,6 +206,7 @@ def test_better_in_its_windows_makes_the_candidate_the_current_policy(proposed):
     assert ready.tuner.improve() == "learned"  # and learning goes on, on the new one
 
 
+@pytest.mark.slow
 def test_after_an_acceptance_the_next_candidate_is_its_child(proposed):
     ready = proposed()
     accepted = begin(ready)
@@ -214,6 +223,7 @@ def test_after_an_acceptance_the_next_candidate_is_its_child(proposed):
     assert ready.slots.current().identity == accepted
 
 
+@pytest.mark.slow
 def test_worse_in_its_windows_drops_it_and_the_parent_drives_on(proposed):
     ready = proposed()
     parent = ready.slots.current_path.read_bytes()
@@ -225,6 +235,7 @@ def test_worse_in_its_windows_drops_it_and_the_parent_drives_on(proposed):
     assert ready.tuner.attempt is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "decision"), [(Stage.ABORTED, "worse"), (Stage.INTERRUPTED, "no evidence"), (Stage.OVER, "no evidence")], ids=str
 )
@@ -240,6 +251,7 @@ def test_what_the_loop_ends_is_dropped_with_its_reason(proposed, stage, decision
     assert verdict["loop"] == {"windows": 3}
 
 
+@pytest.mark.slow
 def test_a_candidate_that_somebody_took_away_is_given_up(proposed):
     ready = proposed()
     ready.slots.drop("a person's word")
@@ -247,6 +259,7 @@ def test_a_candidate_that_somebody_took_away_is_given_up(proposed):
     assert "taken away" in ready.session.of("verdict")[0]["why"]
 
 
+@pytest.mark.slow
 def test_while_it_flies_without_a_verdict_nothing_is_decided(proposed):
     ready = proposed()
     begin(ready)
@@ -256,13 +269,17 @@ def test_while_it_flies_without_a_verdict_nothing_is_decided(proposed):
     assert not ready.session.of("verdict")
 
 
+@pytest.mark.slow
 def test_a_word_about_another_candidate_is_not_believed(proposed):
     ready = proposed()
-    ready.slots.disk.put(ready.slots.folder / "outcome.json", b'{"candidate": "00000000000000ff", "stage": "aborted", "why": "", "details": {}}')
+    ready.slots.disk.put(
+        ready.slots.folder / "outcome.json", b'{"candidate": "00000000000000ff", "stage": "aborted", "why": "", "details": {}}'
+    )
     assert ready.tuner.improve() == "learned"
     assert ready.slots.candidate() is not None
 
 
+@pytest.mark.slow
 def test_a_verdict_that_comes_too_late_drops_the_candidate_and_the_tuner_goes_on(proposed, monkeypatch):
     """Between the look at the outcome and the acceptance the loop's guard takes it off."""
     ready = proposed()
@@ -281,6 +298,7 @@ def test_a_verdict_that_comes_too_late_drops_the_candidate_and_the_tuner_goes_on
     assert ready.tuner.improve() == "learned"
 
 
+@pytest.mark.slow
 def test_windows_come_out_of_the_log_by_the_name_in_every_step(proposed):
     """The old one drives and leans, the new one drives upright, in turn; nobody hands the windows over."""
     ready = proposed()
@@ -302,6 +320,7 @@ def test_windows_come_out_of_the_log_by_the_name_in_every_step(proposed):
     assert {one["ticks"] for one in flew} == {ticks}
 
 
+@pytest.mark.slow
 def test_a_candidate_that_is_not_the_plans_is_not_read(proposed):
     ready = proposed()
     ready.tuner.read_windows(ready.tuner.attempt, Chunk(7, flown(ready.spec, 200, 99, 5000), False))
@@ -311,6 +330,7 @@ def test_a_candidate_that_is_not_the_plans_is_not_read(proposed):
 # ---- others' hands
 
 
+@pytest.mark.slow
 def test_another_hand_on_the_folder_stops_the_tuner(proposed):
     ready = proposed()
     parent = ready.slots.current()
@@ -323,6 +343,7 @@ def test_another_hand_on_the_folder_stops_the_tuner(proposed):
     assert read_bundle(ready.slots.current_path.read_bytes(), (), allow_unsigned=True).manifest.version == 9
 
 
+@pytest.mark.slow
 def test_an_undo_stops_the_tuner(proposed):
     ready = proposed()
     begin(ready)
@@ -333,6 +354,7 @@ def test_an_undo_stops_the_tuner(proposed):
         ready.tuner.improve()
 
 
+@pytest.mark.slow
 def test_only_a_trial_that_has_begun_can_be_judged(proposed):
     """Slots.accept(judged): a sequential test may stop a trial early, but not before it began, nor one that was cut short."""
     ready = proposed()
@@ -351,6 +373,7 @@ def test_only_a_trial_that_has_begun_can_be_judged(proposed):
 # ---- after a kill
 
 
+@pytest.mark.slow
 def test_a_round_that_the_journal_names_and_no_state_has_is_done_again(desk):
     ready = desk(NEVER)
     for _ in range(3):
@@ -364,6 +387,7 @@ def test_a_round_that_the_journal_names_and_no_state_has_is_done_again(desk):
     assert ready.session.load().round == 3
 
 
+@pytest.mark.slow
 def test_a_session_that_is_whole_goes_on_where_it_was(desk):
     ready = desk(NEVER)
     for _ in range(3):
@@ -384,6 +408,7 @@ def test_the_first_round_too_is_done_again(desk):
     assert same_state(ready.learner, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["two states", "rows"])
 def test_where_more_is_missing_than_one_round_the_tuner_says_so(desk, lost):
     ready = desk(NEVER)
@@ -398,6 +423,7 @@ def test_where_more_is_missing_than_one_round_the_tuner_says_so(desk, lost):
         ready.killed()
 
 
+@pytest.mark.slow
 def test_a_candidate_on_trial_is_found_again(proposed):
     ready = proposed()
     identity = ready.tuner.attempt.identity
@@ -427,22 +453,30 @@ def dies(*words, **more):
     raise Killed
 
 
-def test_killed_while_it_proposes_it_knows_its_candidate_or_has_none(desk, monkeypatch):
-    for instant in ("before", "after"):
-        ready = desk()
-        plain = ready.slots.propose
-        with monkeypatch.context() as dying:
-            dying.setattr(ready.slots, "propose", dies if instant == "before" else lambda *words: (plain(*words), dies()))
-            with pytest.raises(Killed):
-                for _ in range(50):
-                    ready.tuner.improve()
-        ready.killed()
-        flying = ready.slots.candidate()
-        assert (flying is not None) == (instant == "after")
-        assert (ready.tuner.attempt.identity if ready.tuner.attempt else None) == (flying[0].identity if flying else None)
-        ready.let_go()
+@pytest.mark.slow
+@pytest.mark.parametrize("instant", ["before", "after"])
+def test_killed_while_it_proposes_it_knows_its_candidate_or_has_none(desk, monkeypatch, instant):
+    ready = desk()
+    plain = ready.slots.propose
+
+    def dying(data, plan):
+        if instant == "after":
+            plain(data, plan)
+        raise Killed
+
+    with monkeypatch.context() as context:
+        context.setattr(ready.slots, "propose", dying)
+        for _ in range(3):
+            ready.tuner.improve()
+        with pytest.raises(Killed):
+            ready.tuner.improve()
+    ready.killed()
+    flying = ready.slots.candidate()
+    assert (flying is not None) == (instant == "after")
+    assert (ready.tuner.attempt.identity if ready.tuner.attempt else None) == (flying[0].identity if flying else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gain", "word"), [(+0.1, "better"), (-0.1, "worse")])
 def test_killed_after_the_verdict_was_noted_it_does_what_was_decided(proposed, monkeypatch, gain, word):
     """A verdict is given once: the trial that it ended is not judged anew, on windows that are gone."""

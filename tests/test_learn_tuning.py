@@ -70,7 +70,9 @@ def away(recipe, fixed, state):
     return float((means[0] - means[1]).abs().mean())
 
 
-FULL = Recipe(actor=Full(), critics=Full(), critic_lr=1e-3, actor_lr=2e-3, tau=0.25, actor_every=1, objective=OBJECTIVE)  # 1 - (1 - .25) is .25 exactly
+FULL = Recipe(
+    actor=Full(), critics=Full(), critic_lr=1e-3, actor_lr=2e-3, tau=0.25, actor_every=1, objective=OBJECTIVE
+)  # 1 - (1 - .25) is .25 exactly
 
 
 @pytest.mark.parametrize(
