@@ -24,6 +24,7 @@ from edge_dsac.records import Float
 
 NETWORKS = ("critics", "actor", "target_critics", "target_actor", "log_alpha", "m")
 LEARNING = ("gamma", "n_step", "reward_scale")  # of the run's settings, what anchors and values depend on
+COLUMNS = ("obs", "act", "reward", "next_obs", "done", "discount")  # of an anchor: losses.Batch, without torch
 ANCHORS = 4096
 
 
@@ -53,8 +54,25 @@ def read_carried(files: Mapping[str, bytes], source: str) -> Carried:
     bad = [name for name, values in arrays.items() if values.dtype.kind == "f" and not np.isfinite(values).all()]
     if bad:
         raise BundleError(f"{source}: critic.npz: {', '.join(bad[:4])} holds NaN or infinity; compile the policy again")
+    lost = [name for name in ("log_alpha", "m", "settings") if name not in arrays]
+    if lost:
+        raise BundleError(f"{source}: critic.npz: has no {' and no '.join(lost)}; compile the policy again")
+    check_anchors(anchors, source)
     settings = json.loads(str(arrays["settings"]))
     return Carried(networks, float(arrays["log_alpha"]), np.asarray(arrays["m"], np.float32), settings, dict(anchors))
+
+
+def check_anchors(anchors: Mapping[str, Float], source: str) -> None:
+    """A batch is made of them from the first update on."""
+    lost = [name for name in COLUMNS if name not in anchors]
+    if lost:
+        raise BundleError(f"{source}: anchors.npz: has no {' and no '.join(lost)}; compile the policy from a run that kept its replay")
+    counts = {name: len(np.atleast_1d(anchors[name])) for name in COLUMNS}
+    if len(set(counts.values())) > 1 or not counts["reward"]:
+        raise BundleError(f"{source}: anchors.npz: is empty or its columns have not as many rows each ({counts}); compile the policy again")
+    bad = [name for name in COLUMNS if not np.isfinite(anchors[name]).all()]
+    if bad:
+        raise BundleError(f"{source}: anchors.npz: {', '.join(bad)} holds NaN or infinity; compile the policy again")
 
 
 def carried_files(carried: Carried) -> dict[str, bytes]:

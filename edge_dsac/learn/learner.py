@@ -172,8 +172,8 @@ class Learner:
     def restore(self, saved: dict[str, Float]) -> None:
         """Raises CheckpointError where the state is not of this bundle's shapes and this recipe."""
         held = dict(saved)
-        self.updates = int(held.pop("updates"))
-        self.state = unflatten(held, self.state, "cpu")
+        updates = int(held.pop("updates"))
+        self.state, self.updates = unflatten(held, self.state, "cpu"), updates  # both or neither
 
 
 def training_rows(rows: Rows) -> Batch:

@@ -11,6 +11,7 @@ done again with the very rows it names; a state is believed only if its hash, it
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -39,7 +40,8 @@ class SavedState:
 class Session:
     def __init__(self, folder: Path, words: dict[str, Any], resume: bool) -> None:
         """`words`: everything the learner's bits depend on but rows: parent, settings, version."""
-        self.folder, self.words = Path(folder), {"version": VERSION, **words}
+        self.folder = Path(folder)
+        self.words: dict[str, Any] = json.loads(json.dumps({"version": VERSION, **words}))  # as they will be read: a tuple is a list
         self.rows = self.folder / "rows"
         path = self.folder / "session.json"
         if path.exists() and not resume:
@@ -63,9 +65,16 @@ class Session:
     def note(self, event: str, **words: Any) -> None:
         """On the disk before anything follows from it."""
         entry = {"event": event, **words}
+        line = json.dumps(entry).encode() + b"\n"
+        size = os.fstat(self.journal).st_size
+        try:
+            if os.write(self.journal, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fdatasync(self.journal)
+        except OSError as error:
+            os.ftruncate(self.journal, size)  # half a line would hide all that come after it
+            raise SessionError(f"{self.folder}: the journal cannot be written: {error}; make room and go on with --resume") from None
         self.events.append(entry)
-        os.write(self.journal, json.dumps(entry).encode() + b"\n")
-        os.fdatasync(self.journal)
 
     def of(self, event: str) -> list[dict[str, Any]]:
         return [entry for entry in self.events if entry["event"] == event]

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.signing import SecretKey
-from edge_dsac.bundle.slot_folder import Outcome, Stage
+from edge_dsac.bundle.slot_folder import Outcome, SlotsError, Stage
 from edge_dsac.bundle.slots import Slots
 from edge_dsac.bundle.trial_plan import TrialPlan
 from edge_dsac.learn.buffer import Buffer, held_out
@@ -172,9 +173,10 @@ class Tuner:
             return
         words = {**told, "recipe": self.learner.tuning.recipe, "evidence": evidence.as_json()}
         data = make_child(self.current, carried, held.obs / self.layout.scale, words, self.key)
-        bundle = self.slots.propose(data, self.plan())
-        self.session.note("candidate", **words, identity=f"{bundle.identity:016x}")
-        self.attempt = Attempt(bundle.identity)
+        identity = read_bundle(data, (), allow_unsigned=True).identity
+        self.session.note("candidate", **words, identity=f"{identity:016x}")  # first: after a kill its trial must find its judge
+        self.slots.propose(data, self.plan())
+        self.attempt = Attempt(identity)
 
     def weigh(self, carried: Carried, held: Rows) -> Evidence:
         parent = read_carried(self.current.files, self.current.manifest.name)
@@ -236,10 +238,18 @@ class Tuner:
             "verdict", identity=f"{attempt.identity:016x}", decision=decision, why=why, trial=verdict.as_json(), loop=details,
             windows=[window_words(window) for window in attempt.windows],
         )  # fmt: skip
+        return self.settle(attempt.identity, decision, why)
+
+    def settle(self, identity: int, decision: str, why: str) -> str:
+        """What a verdict in the journal says is done to the folder; again, if a kill came between the two."""
         if decision == "better":
-            self.current = self.slots.accept(why, judged=True)
-        else:
-            self.slots.drop(f"{decision}: {why}", attempt.identity)
+            try:
+                self.current = self.slots.accept(why, judged=True)
+                return decision
+            except SlotsError as error:  # in the meantime the loop took it off: that is the newer word
+                decision, why = "no evidence", f"judged better, but {error}"
+                self.session.note("not accepted", identity=f"{identity:016x}", why=why)
+        self.slots.drop(f"{decision}: {why}", identity)
         return decision
 
     def check_current(self) -> None:
@@ -264,8 +274,14 @@ class Tuner:
             self.redo()
         self.asked_at = max((entry["updates"] for entry in self.session.events if entry["event"] in ("candidate", "refused")), default=0)
         flying = self.slots.candidate()
-        if flying is not None and any(entry["identity"] == f"{flying[0].identity:016x}" for entry in self.session.of("candidate")):
-            self.attempt = Attempt(flying[0].identity)
+        if flying is None:
+            return
+        identity, name = flying[0].identity, f"{flying[0].identity:016x}"
+        verdicts = [entry for entry in self.session.of("verdict") if entry["identity"] == name]
+        if verdicts:
+            self.settle(identity, verdicts[-1]["decision"], verdicts[-1]["why"])
+        elif any(entry["identity"] == name for entry in self.session.of("candidate")):
+            self.attempt = Attempt(identity)
 
 
 def held_rows(rows: Rows) -> Rows:

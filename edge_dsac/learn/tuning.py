@@ -89,7 +89,8 @@ def tune(
 ) -> tuple[TuneState, TuneFigures]:
     """`with_actor` is a Python bool, so that each of the two forms compiles without a branch."""
     objective = recipe.objective
-    targets = critic_targets(state.target_critics, state.target_actor, fixed.alpha, batch, noise, bounds, objective)
+    next_actor = state.target_actor if objective.target_actor else recipe.actor.whole(fixed.actor, state.actor)
+    targets = critic_targets(state.target_critics, next_actor, fixed.alpha, batch, noise, bounds, objective)
 
     def of_critics(own: Params) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
         whole = recipe.critics.whole(fixed.critics, own)

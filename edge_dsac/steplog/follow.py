@@ -34,6 +34,7 @@ class Follower:
         self.folder: Path | None = None
         self.reader: RingReader | None = None
         self.flight, self.next_index = 0, 0
+        self.behind = False  # the ring has gone on without us: what is missing must come from the disk
         self.done: set[Path] = set()
         self.complaints: list[str] = []
 
@@ -51,16 +52,17 @@ class Follower:
 
     def begin(self, folder: Path) -> list[Chunk]:
         try:
+            ring = folder / "ring"
+            reader = RingReader(ring) if ring.exists() else None  # first: the recorder may take it away once its steps are in segments
             log = open_log(folder)
         except (LogError, OSError):
             return []  # its first step is yet to come
         if log.spec.policy_fingerprint != self.spec.policy_fingerprint:
             self.done.add(folder)
-            self.complaints.append(f"{folder}: is a flight of {log.spec.model} with another robot file; not learned from")
+            self.complain(f"{folder}: is a flight of {log.spec.model} with another robot file; not learned from")
             return []
         self.folder, self.flight, self.next_index = folder, log.wall_start_ns, 0
-        ring = folder / "ring"
-        self.reader = RingReader(ring) if ring.exists() else None
+        self.reader, self.behind = reader, False
         if self.reader is not None:
             self.reader.cursor = max(self.reader.cursor, int(log.columns["index"][-1]) + 1 if len(log.columns) else 0)
         return [Chunk(self.flight, self.fresh(log.columns), False)]
@@ -68,10 +70,24 @@ class Follower:
     def take(self) -> np.ndarray:
         if self.reader is None:
             return np.zeros(0, self.dtype)
-        lost, columns = self.reader.lost, self.reader.take(MOST)
-        if self.reader.lost != lost and self.folder is not None:
+        missed, columns = self.reader.lost + self.reader.torn, self.reader.take(MOST)
+        self.behind = self.behind or self.reader.lost + self.reader.torn != missed  # torn: overwritten while it was copied
+        return self.fresh(self.from_disk() if self.behind else columns)
+
+    def from_disk(self) -> np.ndarray:
+        """All of the flight; nothing where it cannot be read now: the next look, or the flight's end, tries again."""
+        assert self.folder is not None
+        try:
             columns = open_log(self.folder).columns
-        return self.fresh(columns)
+        except (LogError, OSError) as error:
+            self.complain(str(error))
+            return np.zeros(0, self.dtype)
+        self.behind = False
+        return columns
+
+    def complain(self, text: str) -> None:
+        if text not in self.complaints:
+            self.complaints.append(text)
 
     def fresh(self, columns: np.ndarray) -> np.ndarray:
         columns = columns[columns["index"] >= self.next_index]
@@ -84,13 +100,8 @@ class Follower:
         return reader is None or ((reader.closed() or not reader.writer_alive()) and reader.cursor >= reader.head())
 
     def finish(self) -> Chunk:
-        folder = self.folder
-        assert folder is not None
-        try:
-            rest = self.fresh(open_log(folder).columns)
-        except LogError as error:
-            self.complaints.append(str(error))
-            rest = np.zeros(0, self.dtype)
-        self.done.add(folder)
+        assert self.folder is not None
+        rest = self.fresh(self.from_disk())
+        self.done.add(self.folder)
         self.folder = self.reader = None
         return Chunk(self.flight, rest, True)
