@@ -17,8 +17,10 @@ from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog.follow import Chunk
 
 EASY = Limits(least_observations=20, least_blocks=2)
-EAGER = Course(first_s=2.0, updates_per_row=1000.0, candidate_updates=20, window_s=0.5, settle_s=0.1, pairs=6, limits=EASY)
-NEVER = dataclasses.replace(EAGER, candidate_updates=1 << 40)
+EAGER = Course(
+    first_s=2.0, updates_per_row=1000.0, first_updates=20, candidate_updates=20, window_s=0.5, settle_s=0.1, pairs=6, limits=EASY
+)
+NEVER = dataclasses.replace(EAGER, first_updates=1 << 40)
 
 
 @pytest.fixture

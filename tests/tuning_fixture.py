@@ -149,7 +149,7 @@ def with_one_opinion(carried):
 class TuneDesk:
     """A slot folder with a policy, a session beside it, and a tuner on both, that may be killed and made again."""
 
-    course = Course(first_s=2.0, updates_per_row=1000.0, candidate_updates=1 << 40)
+    course = Course(first_s=2.0, updates_per_row=1000.0, first_updates=1 << 40)
 
     def __init__(self, folder, spec, flights=None, course=None, **tuning):
         self.folder, self.spec, self.flights, self.course = folder, spec, flights or MadeUpFlights(), course or self.course

@@ -1,0 +1,105 @@
+"""`edge-dsac tune`: its budgets, its folders, its words; and a whole session on a flight that has been flown."""
+
+import json
+
+import numpy as np
+import pytest
+from tuning_fixture import flown, policy_of, small_carried
+
+from edge_dsac.bundle.slots import Slots, create_slots
+from edge_dsac.cli.main import main
+from edge_dsac.cli.tune import Budget, comparable, session_folder
+from edge_dsac.spec.layout import ObservationLayout
+from edge_dsac.steplog.layout import RecordLayout
+
+PERIOD_NS = 10_000_000
+
+
+def heard(budget, late_ns):
+    budget.hear(np.array([(late_ns,)] * 100, [("late_ns", "<i8")]))
+    return budget.pause_s
+
+
+def test_a_late_loop_is_made_way_for_and_a_punctual_one_is_not():
+    budget = Budget(1.0, 0.5, 400.0, PERIOD_NS)
+    assert budget.rest_s(0.2) == pytest.approx(0.2)
+    assert [heard(budget, late) for late in (100_000, 4_000_000, 4_000_000, 4_000_000)] == [0.0, 0.5, 1.0, 2.0]
+    assert budget.rest_s(0.2) == pytest.approx(2.2)
+    assert [heard(budget, 9_000_000) for _ in range(4)][-1] == 8.0
+    assert heard(budget, 100_000) == 0.0
+    assert budget.yielded == 7
+
+
+@pytest.mark.parametrize("wrong", [(0.0, 0.5, 400.0), (1.0, 0.0, 400.0), (1.0, 1.5, 400.0), (1.0, 0.5, 0.0)])
+def test_a_budget_of_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match="--cpu-share"):
+        Budget(*wrong, PERIOD_NS)
+
+
+def test_sessions_are_numbered_and_the_newest_goes_on(tmp_path):
+    with pytest.raises(ValueError, match="no session to go on with"):
+        session_folder(tmp_path, resume=True)
+    assert session_folder(tmp_path, resume=False).name == "session-001"
+    for number in (1, 2, 11):
+        (tmp_path / f"session-{number:03d}").mkdir()
+    assert session_folder(tmp_path, resume=True).name == "session-011"
+    assert session_folder(tmp_path, resume=False).name == "session-012"
+
+
+def test_rows_of_another_reward_or_horizon_are_not_comparable(bot, rover):
+    settings = {"gamma": 0.99, "n_step": 3, "reward_scale": 1.0}
+    names = {comparable(bot, settings), comparable(rover, settings), comparable(bot, {**settings, "gamma": 0.9})}
+    assert len(names) == 3
+    assert len(next(iter(names))) <= 64
+
+
+def test_where_nothing_was_tuned_the_status_says_what_to_do(tmp_path, capsys):
+    assert main(["tune", "status", "--slots", str(tmp_path)]) == 1
+    assert "edge-dsac tune start" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_session_learns_from_a_flight_that_was_flown(bot, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("EDGE_DSAC_KEYS", str(tmp_path / "keys"))
+    monkeypatch.setattr("edge_dsac.cli.tune.be_modest", lambda: None)  # this process has more tests to run
+    monkeypatch.setattr("edge_dsac.cli.tune.StopFlag", lambda: lambda: False)
+    carried = small_carried(ObservationLayout(bot).size, len(bot.actions))
+    slots = create_slots(tmp_path / "slots", policy_of(bot, carried), allow_unsigned=True)
+    flight = write_flight(bot, tmp_path / "flight", flown(bot, 20 * bot.rates.control_hz, slots.current().identity))
+    slots.point_to(flight)
+    words = ["--slots", str(tmp_path / "slots"), "--allow-unsigned"]
+    assert main(["tune", "start", *words, "--minutes", "0.1", "--compile", "off", "--cpu-share", "1"]) == 0
+    assert "the time is up" in capsys.readouterr().out
+    assert main(["tune", "status", *words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert not told["alive"]
+    assert told["rows"] >= 19 * bot.rates.control_hz
+    assert 0 < told["updates"] <= told["rows"]
+    assert main(["tune", "stop", *words]) == 0
+    assert main(["tune", "undo", *words]) == 3  # nothing was accepted, so there is nothing to undo
+    assert main(["tune", "start", *words, "--resume", "--minutes", "0.02", "--compile", "off", "--seed", "5"]) == 1
+    assert "other settings" in capsys.readouterr().err
+    assert Slots(tmp_path / "slots", allow_unsigned=True).current().manifest.version == 3
+
+
+def write_flight(bot, folder, columns):
+    """A segment as the recorder leaves it."""
+    from edge_dsac.steplog.layout import HEADER_BYTES, FileHeader
+
+    text, layout = bot.text.encode(), RecordLayout(bot)
+    header = FileHeader(layout.bytes, 0, len(text), 1, 1_700_000_000_000_000_000, 0, 0, 0)
+    body = bytearray()
+    for row in columns:
+        raw = bytearray(row.tobytes())
+        raw[-4:] = crc(raw[:-4])
+        body += raw
+    folder.mkdir()
+    start = header.pack().ljust(HEADER_BYTES, b"\0") + text.ljust(header.data_at - HEADER_BYTES, b"\0")
+    (folder / "steps-000000000000.edsl").write_bytes(start + body)
+    return folder
+
+
+def crc(raw):
+    import zlib
+
+    return zlib.crc32(raw).to_bytes(4, "little")
