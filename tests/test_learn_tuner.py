@@ -1,6 +1,7 @@
 """The tuner, whole, on a made-up robot: rows in, learning, a candidate out, what its trial says, and all of it after a kill."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slot_folder import Outcome, SlotsError, Stage
 from edge_dsac.learn.carried import read_carried
 from edge_dsac.learn.evidence import Limits
-from edge_dsac.learn.tuner import Course, TunerStop, digest
+from edge_dsac.learn.tuner import Course, Tuner, TunerStop, digest
 from edge_dsac.learn.windows import Window
 from edge_dsac.records import Mode
 from edge_dsac.spec.layout import ObservationLayout
@@ -219,7 +220,7 @@ def test_after_an_acceptance_the_next_candidate_is_its_child(proposed):
         if ready.tuner.attempt:
             break
     else:
-        pytest.skip(f"no second candidate passed the gate: {ready.session.of('refused')[-1]}")
+        raise AssertionError(ready.session.of("refused")[-1])
     bundle, _ = ready.slots.candidate()
     assert bundle.manifest.parent == ready.slots.current().manifest.sha256
     assert ready.slots.current().identity == accepted
@@ -497,3 +498,40 @@ def test_killed_after_the_verdict_was_noted_it_does_what_was_decided(proposed, m
     assert ready.tuner.attempt is None
     assert ready.tuner.current.identity == ready.slots.current().identity
     assert len(ready.session.of("verdict")) == 1
+
+
+@pytest.mark.slow
+def test_killed_between_a_round_and_its_candidate_the_candidate_has_the_same_weights(desk, proposed, monkeypatch, tmp_path):
+    unharmed = proposed()
+    wanted = unharmed.session.of("candidate")[0]["weights"]
+    unharmed.let_go()
+    shutil.rmtree(tmp_path / "slots")
+    shutil.rmtree(tmp_path / "session")
+    ready = desk()
+    with monkeypatch.context() as context:
+        context.setattr(Tuner, "propose", dies)
+        while not ready.tuner.course.first_updates <= ready.learner.updates + ready.learner.tuning.round_updates:
+            ready.tuner.improve()
+        with pytest.raises(Killed):
+            ready.tuner.improve()
+    assert not ready.session.of("candidate")
+    ready.killed()
+    assert ready.session.of("candidate")[0]["weights"] == wanted
+    assert ready.tuner.attempt is not None
+
+
+@pytest.mark.slow
+def test_a_session_goes_on_after_its_child_was_accepted_and_on_nobody_elses_policy(proposed):
+    ready = proposed()
+    begin(ready)
+    ready.tuner.attempt.windows = windows(+0.1)
+    assert ready.tuner.improve() == "better"
+    child = ready.slots.current().identity
+    assert ready.killed().tuner.current.identity == child
+    ready.slots.undo()  # the parent is of the session
+    assert ready.killed().tuner.current.manifest.version == 3
+    stranger = policy_of(ready.spec, small_carried(ObservationLayout(ready.spec).size, 2, seed=9), 9, ready.slots.current().manifest.sha256)
+    ready.slots.propose(stranger, ready.tuner.plan())
+    ready.slots.accept(untried=True)
+    with pytest.raises(TunerStop, match="not of this session"):
+        ready.killed()

@@ -165,7 +165,8 @@ class TuneDesk:
 
         layout = ObservationLayout(self.spec)
         self.slots = Slots(self.folder / "slots", allow_unsigned=True, now=lambda: "then")
-        self.session = Session(self.folder / "session", {"settings": dataclasses.asdict(self.tuning)}, resume=True)
+        words = {"parent": self.slots.golden().manifest.sha256, "settings": dataclasses.asdict(self.tuning)}
+        self.session = Session(self.folder / "session", words, resume=True)
         fingerprint = self.spec.policy_fingerprint
         self.buffer = Buffer(self.session.rows, layout.size, len(self.spec.actions), 4096, fingerprint=fingerprint, clock=lambda: 0.0)
         self.learner = Learner(self.carried, self.tuning)

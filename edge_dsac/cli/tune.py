@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edge_dsac.bundle.keyring import board_key, key_folder, trusted_keys
+from edge_dsac.bundle.package import Bundle
 from edge_dsac.bundle.slot_folder import FLIGHT, name_of
 from edge_dsac.bundle.slots import Slots
 from edge_dsac.spec.robot import RobotSpec
@@ -131,20 +132,20 @@ def begin(args: argparse.Namespace) -> int:
     from edge_dsac.learn.tuner import Course, Tuner, TunerStop
 
     slots = opened(args)
-    current = slots.current()
-    carried = read_carried(current.files, str(slots.current_path))
+    place = args.slots / "tuning"
+    folder = session_folder(place, args.resume)
+    current = parent_of(slots, folder, args.resume)
+    carried = read_carried(current.files, current.manifest.name)
     spec = current.spec
     budget = Budget(args.minutes, args.cpu_share, args.memory_mb, 1_000_000_000 // spec.rates.control_hz)
     be_modest()
     prepare(1)
     tuning = Tuning(seed=args.seed, **({"recipe": args.recipe} if args.recipe else {}))
     step = update_of(args.compile, Learner(carried, tuning))
-    place = args.slots / "tuning"
     words = {
         "parent": current.manifest.sha256, "tuning": asdict(tuning), "compiled": step is not None, "course": asdict(Course(window_s=args.window_s)),
         "rows": [args.rows, args.keep],
     }  # fmt: skip
-    folder = session_folder(place, args.resume)
     session = Session(folder, json.loads(json.dumps(words)), args.resume)
     buffer = Buffer(
         place / "rows",
@@ -222,6 +223,18 @@ def session_folder(place: Path, resume: bool) -> Path:
     if resume and not numbers:
         raise ValueError(f"{place}: no session to go on with; start one without --resume")
     return place / f"session-{numbers[-1] if resume else (numbers[-1] + 1 if numbers else 1):03d}"
+
+
+def parent_of(slots: Slots, session: Path, resume: bool) -> Bundle:
+    """Whose networks the session's learner began with: the policy that drives, or, of a session that goes on, what drove at its start."""
+    current = slots.current()
+    if not resume:
+        return current
+    sha256 = json.loads((session / "session.json").read_text())["parent"]
+    parent = current if current.manifest.sha256 == sha256 else slots.ancestor(sha256)
+    if parent is None:
+        raise ValueError(f"{session}: its parent {sha256[:16]} is not in the folder's history any more; start a new session")
+    return parent
 
 
 def comparable(spec: RobotSpec, settings: dict[str, Any]) -> str:

@@ -151,15 +151,18 @@ class Tuner:
         self.number += 1
         self.session.note("round", round=self.number, rows=self.buffer.total)
         self.redo()
-        due = self.asked_at + self.course.candidate_updates if self.asked_at else self.course.first_updates
-        if self.attempt is None and self.learner.updates >= due:
-            self.propose()
+        self.propose_if_due()
 
     def redo(self) -> None:
         self.figures = self.learner.round(self.buffer.rows, self.number)
         self.session.save(self.number, self.learner.save())
 
     # ---- out: a candidate
+
+    def propose_if_due(self) -> None:
+        due = self.asked_at + self.course.candidate_updates if self.asked_at else self.course.first_updates
+        if self.attempt is None and self.learner.updates >= due:
+            self.propose()
 
     def propose(self) -> None:
         """Learner -> child bundle -> the gate -> the slot folder."""
@@ -273,6 +276,13 @@ class Tuner:
             self.number += 1
             self.redo()
         self.asked_at = max((entry["updates"] for entry in self.session.events if entry["event"] in ("candidate", "refused")), default=0)
+        self.find_candidate()
+        self.check_line()
+        if self.number:
+            self.propose_if_due()  # killed between a round and what it led to
+
+    def find_candidate(self) -> None:
+        """One of ours that is still in the folder: on trial, or with a verdict that was not carried out."""
         flying = self.slots.candidate()
         if flying is None:
             return
@@ -282,6 +292,15 @@ class Tuner:
             self.settle(identity, verdicts[-1]["decision"], verdicts[-1]["why"])
         elif any(entry["identity"] == name for entry in self.session.of("candidate")):
             self.attempt = Attempt(identity)
+
+    def check_line(self) -> None:
+        """What drives is the session's parent, or a child that the session accepted: the learner's networks are of this line."""
+        accepted = {entry["identity"] for entry in self.session.of("verdict") if entry["decision"] == "better"}
+        parent = self.session.words["parent"]
+        if self.current.manifest.sha256 != parent and f"{self.current.identity:016x}" not in accepted:
+            raise TunerStop(
+                f"{self.current.manifest.name} version {self.current.manifest.version} is not of this session; start a new one on it"
+            )
 
 
 def held_rows(rows: Rows) -> Rows:
