@@ -232,6 +232,14 @@ class SinglePlant:
         self.plant.reset()
         self.held = self.plant.tilts
 
+    def pick_up(self) -> None:
+        """The same robot where it is, upright and at rest, in a hand."""
+        plant, truth = self.plant, self.plant.truth()
+        plant.states[0, 2] = plant.model.qpos0[2] * plant.drawn["wheel_radius_scale"][0]
+        plant.speeds[0] = 0.0
+        plant.place(np.array([True]), truth.position_m[0], truth.heading_rad[0])
+        self.held = plant.tilts
+
     def drive(self, command: Float | None, ticks: int) -> None:
         if self.held and command is None:
             return

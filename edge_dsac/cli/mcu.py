@@ -49,6 +49,9 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--still", action="store_true", help="no physics: the robot hangs on a stand (for measuring the loop alone)")
     parser.add_argument(
+        "--attended", action="store_true", help="a robot that has lain for 2 s with its motors off is put on its wheels again"
+    )
+    parser.add_argument(
         "--lockstep", action="store_true", help="time passes only by what the host sends; two runs with one seed are the same"
     )
     parser.add_argument("--seconds", type=float, help="end after this long (default: until Ctrl-C)")
@@ -119,11 +122,12 @@ class Announced(Pty):
 def make_plant(spec: RobotSpec, args: argparse.Namespace) -> tuple[Plant, Any]:
     if args.still:
         return OnAStand(spec, args.seed), None
+    from sim.attended import Attended
     from sim.plant import SinglePlant
     from sim.randomize import load_ranges
 
     plant = SinglePlant(spec, args.seed, load_ranges(args.hidden))
-    return plant, plant.qpos
+    return Attended(plant) if args.attended else plant, plant.qpos
 
 
 def save_trajectory(path: Path, poses: list[Float]) -> None:
