@@ -32,7 +32,7 @@ NOT_ON_A_ROBOT = (
 # What only a desktop imports. All other modules of edge_dsac and firmware_bridge are the robot's.
 DESKTOP = (
     "edge_dsac.learn", "edge_dsac.cli.train", "edge_dsac.watch.picture", "edge_dsac.watch.training", "edge_dsac.bundle.export",
-    "edge_dsac.bundle.quantize", "edge_dsac.bundle.quantize_fp8", "edge_dsac.cli.judging", "edge_dsac.cli.compile", "edge_dsac.watch.compiled",
+    "edge_dsac.bundle.quantize", "edge_dsac.bundle.quantize_fp8", "edge_dsac.cli.judging", "edge_dsac.cli.compile", "edge_dsac.watch.compiled", "edge_dsac.watch.tuned",
     "edge_dsac.cli.budget", "edge_dsac.cli.distilling", "edge_dsac.cli.from_logs", "edge_dsac.cli.source",
     "sim", "tools", "calibration",
 )  # fmt: skip

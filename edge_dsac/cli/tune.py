@@ -34,6 +34,7 @@ examples:
   edge-dsac run --robot balance_bot --port /dev/ttyUSB0 --slots policies --exercise drive &
   edge-dsac tune start --slots policies --minutes 5      learns, tries candidates in windows, accepts what is shown to be better
   edge-dsac tune status --slots policies                 from any other terminal
+  edge-dsac tune report --slots policies                 better, worse or no evidence, with a picture
   edge-dsac tune stop --slots policies                   ends in good order; what drives goes on driving
   edge-dsac tune undo --slots policies                   the parent drives again, byte by byte; needs no tuner and no network
 
@@ -65,6 +66,10 @@ def add(verbs: Any) -> None:
         "--json", action="store_true"
     )
     with_slots(actions.add_parser("stop", help="end the session in good order"), stop)
+    told = with_slots(actions.add_parser("report", help="better, worse or no evidence, with every number; and a picture"), report)
+    told.add_argument("--session", type=int, help="which one (default: the newest)")
+    told.add_argument("--out", type=Path, metavar="PNG", help="where the picture goes (default: report.png in the session)")
+    told.add_argument("--json", action="store_true")
     undo = with_slots(actions.add_parser("undo", help="the parent of the current policy drives again"), take_back)
     undo.add_argument("--all", action="store_true", help="back to the golden policy")
 
@@ -303,6 +308,31 @@ def status(args: argparse.Namespace) -> int:
     for verdict in words["verdicts"]:
         tell(f"  {verdict['decision']}: {verdict['why']}")
     tell(f"  {words['refused']} refused before a trial, {words['memory_mb']} MB, made way for the loop {words['yielded']} times")
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    from edge_dsac.watch.tuned import draw_tuned, lines_of, report_of
+
+    place = args.slots / "tuning"
+    folder = session_folder(place, resume=True) if args.session is None else place / f"session-{args.session:03d}"
+    try:
+        settings = json.loads((folder / "session.json").read_text())
+        events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder}: no session that can be read: {error}") from None
+    found = report_of(settings, events)
+    (folder / "report.json").write_text(json.dumps(found, indent=1) + "\n")
+    picture = args.out or folder / "report.png"
+    try:
+        draw_tuned(found, picture)
+    except ModuleNotFoundError as error:  # a robot has no matplotlib; the words it has
+        picture = None
+        print(f"no picture: {error}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(found))
+    else:
+        tell("\n".join([*lines_of(found), f"  {folder / 'report.json'}" + (f", {picture}" if picture else "")]))
     return 0
 
 
