@@ -74,10 +74,9 @@ def folder(tmp_path_factory):
 
 @pytest.mark.slow
 @needs_a_compiler
-@pytest.mark.parametrize("recipe", ["last-layer", "low-rank"])
-def test_compiled_and_plain_come_to_the_same_within_rounding(folder, recipe):
-    """Three updates, of which the first and the third move the actor."""
-    tuning = dataclasses.replace(SMALL, recipe=recipe, round_updates=3)
+def test_compiled_and_plain_come_to_the_same_within_rounding(folder):
+    """Three updates, of which the first and the third move the actor. Low rank has the most to it; a compilation takes a minute."""
+    tuning = dataclasses.replace(SMALL, recipe="low-rank", round_updates=3)
     plain = Learner(small_carried(), tuning)
     fast = Learner(small_carried(), tuning, compiled(plain, folder))
     told, said = fast.round(ROWS, 1), plain.round(ROWS, 1)
@@ -96,7 +95,7 @@ def test_compiled_and_plain_come_to_the_same_within_rounding(folder, recipe):
 @pytest.mark.slow
 @needs_a_compiler
 def test_what_was_compiled_is_not_compiled_again(folder, monkeypatch):
-    tuning = dataclasses.replace(SMALL, round_updates=3)
+    tuning = dataclasses.replace(SMALL, recipe="low-rank", round_updates=3)
     learner = Learner(small_carried(), tuning)
     compiled(learner, folder)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
