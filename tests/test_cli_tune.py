@@ -61,14 +61,15 @@ def test_where_nothing_was_tuned_the_status_says_what_to_do(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_session_learns_from_a_flight_that_was_flown(bot, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("EDGE_DSAC_KEYS", str(tmp_path / "keys"))
-    monkeypatch.setattr("edge_dsac.cli.tune.be_modest", lambda: None)  # this process has more tests to run
+    monkeypatch.setattr("edge_dsac.cli.tune.be_modest", lambda: None)  # this process has more tests to run: nice, and with all its numbers
+    monkeypatch.setattr("edge_dsac.learn.compiled.prepare", lambda threads: None)
     monkeypatch.setattr("edge_dsac.cli.tune.StopFlag", lambda: lambda: False)
     carried = small_carried(ObservationLayout(bot).size, len(bot.actions))
     slots = create_slots(tmp_path / "slots", policy_of(bot, carried), allow_unsigned=True)
     flight = write_flight(bot, tmp_path / "flight", flown(bot, 20 * bot.rates.control_hz, slots.current().identity))
     slots.point_to(flight)
     words = ["--slots", str(tmp_path / "slots"), "--allow-unsigned"]
-    assert main(["tune", "start", *words, "--minutes", "0.1", "--compile", "off", "--cpu-share", "1"]) == 0
+    assert main(["tune", "start", *words, "--minutes", "0.1", "--compile", "off", "--cpu-share", "1", "--memory-mb", "8000"]) == 0
     assert "the time is up" in capsys.readouterr().out
     assert main(["tune", "status", *words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
