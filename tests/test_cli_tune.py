@@ -1,14 +1,20 @@
 """`edge-dsac tune`: its budgets, its folders, its words; and a whole session on a flight that has been flown."""
 
+import argparse
 import json
+import platform
 
 import numpy as np
 import pytest
 from tuning_fixture import flown, policy_of, small_carried
 
+from edge_dsac.bundle.keyring import board_key
+from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slots import Slots, create_slots
+from edge_dsac.cli.fieldwork import Fieldwork, add_field_arguments
 from edge_dsac.cli.main import main
 from edge_dsac.cli.tune import Budget, comparable, session_folder
+from edge_dsac.learn.child import make_child
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog.layout import RecordLayout
 
@@ -16,12 +22,12 @@ PERIOD_NS = 10_000_000
 
 
 def heard(budget, late_ns):
-    budget.hear(np.array([(late_ns,)] * 100, [("late_ns", "<i8")]))
+    budget.hear(np.array([(late_ns,)] * 100, [("late_ns", "<i8")]), PERIOD_NS)
     return budget.pause_s
 
 
 def test_a_late_loop_is_made_way_for_and_a_punctual_one_is_not():
-    budget = Budget(1.0, 0.5, 400.0, PERIOD_NS)
+    budget = Budget(1.0, 0.5, 400.0)
     assert budget.rest_s(0.2) == pytest.approx(0.2)
     assert [heard(budget, late) for late in (100_000, 4_000_000, 4_000_000, 4_000_000)] == [0.0, 0.5, 1.0, 2.0]
     assert budget.rest_s(0.2) == pytest.approx(2.2)
@@ -33,7 +39,25 @@ def test_a_late_loop_is_made_way_for_and_a_punctual_one_is_not():
 @pytest.mark.parametrize("wrong", [(0.0, 0.5, 400.0), (1.0, 0.0, 400.0), (1.0, 1.5, 400.0), (1.0, 0.5, 0.0)])
 def test_a_budget_of_nothing_is_refused(wrong):
     with pytest.raises(ValueError, match="--cpu-share"):
-        Budget(*wrong, PERIOD_NS)
+        Budget(*wrong)
+
+
+def test_a_budget_says_what_is_spent():
+    budget = Budget(1.0, 0.5, 400.0)
+    assert [budget.spent(*used) for used in ((59.0, 399.0), (60.0, 1.0))] == ["", "the time is up"]
+    assert budget.spent(1.0, 401.0) == "401 MB resident, 400 may be"
+
+
+def test_what_the_board_will_tune_in_a_flight_is_trusted_from_its_start(bot, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_DSAC_KEYS", str(tmp_path / "keys"))
+    carried = small_carried(ObservationLayout(bot).size, len(bot.actions))
+    slots = create_slots(tmp_path / "slots", policy_of(bot, carried), allow_unsigned=True)
+    parser = argparse.ArgumentParser()
+    add_field_arguments(parser)
+    more = {"policy": None, "engine": "auto", "allow_unsigned": True}
+    field = Fieldwork(argparse.Namespace(**vars(parser.parse_args(["--slots", str(tmp_path / "slots")])), **more), bot)
+    child = make_child(slots.current(), carried, slots.current().golden.obs, {}, board_key(tmp_path / "keys", platform.node()))
+    assert read_bundle(child, field.slots.keys).signer  # the board's key is first asked for by the tuner, later than this
 
 
 def test_sessions_are_numbered_and_the_newest_goes_on(tmp_path):

@@ -10,6 +10,15 @@ import os
 from pathlib import Path
 
 
+def stamp(path: Path) -> tuple[int, int, int] | None:
+    """Tells one version of a file that is replaced by rename from the next; None: there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 class Disk:
     def write(self, path: Path, data: bytes) -> Path:
         """Writes beside `path` and answers where; nothing is under the name itself yet."""

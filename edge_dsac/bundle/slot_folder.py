@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_dsac.bundle.container import TOTAL_LIMIT
+from edge_dsac.bundle.disk import stamp
 from edge_dsac.bundle.manifest import BundleError
 from edge_dsac.bundle.package import Bundle, read_bundle
 from edge_dsac.bundle.signing import PublicKey
@@ -55,6 +56,7 @@ class SlotFolder:
     def __init__(self, folder: Path, keys: Iterable[PublicKey] = (), *, allow_unsigned: bool = False) -> None:
         """`keys`: whose policies this machine obeys (keyring.trusted_keys). Opens nothing yet."""
         self.folder, self.keys, self.allow_unsigned = Path(folder), tuple(keys), allow_unsigned
+        self.known: dict[Path, tuple[tuple[int, int, int], Bundle]] = {}  # current and candidate, as they were last opened
 
     @property
     def current_path(self) -> Path:
@@ -138,7 +140,14 @@ class SlotFolder:
         return self.folder / HISTORY / f"{sha256[:16]}.policy"
 
     def opened(self, path: Path) -> Bundle:
-        return read_bundle(path, self.keys, allow_unsigned=self.allow_unsigned)
+        """Checked in full once for each version of a file: whoever looks five times a second would do nothing else."""
+        now, known = stamp(path), self.known.get(path)
+        if known is not None and known[0] == now:
+            return known[1]
+        bundle = read_bundle(path, self.keys, allow_unsigned=self.allow_unsigned)
+        if now is not None and path in (self.current_path, self.candidate_path):
+            self.known[path] = now, bundle
+        return bundle
 
 
 def name_of(bundle: Bundle) -> str:

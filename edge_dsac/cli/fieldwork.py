@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
-from edge_dsac.bundle.keyring import key_folder, trusted_keys
+from edge_dsac.bundle.keyring import board_key, key_folder, trusted_keys
 from edge_dsac.bundle.slots import Slots
 from edge_dsac.cli.policy import BASELINE, Ready, open_policy
 from edge_dsac.loop.candidates import Candidates
@@ -65,8 +66,10 @@ class Fieldwork:
         self.exercise = Exercise(read_lap(args.exercise), spec.rates.control_hz) if args.exercise else None
         self.takeover = Takeover(len(spec.actions), fade_ticks(spec)) if args.takeover else None
         self.listener: Listener | None = None
-        self.slots = Slots(args.slots, trusted_keys(key_folder(os.environ)), allow_unsigned=args.allow_unsigned) if args.slots else None
-        if self.slots is not None:
+        self.slots: Slots | None = None
+        if args.slots:
+            board_key(key_folder(os.environ), platform.node())  # made now if need be: what this board tunes in this flight is trusted in it
+            self.slots = Slots(args.slots, trusted_keys(key_folder(os.environ)), allow_unsigned=args.allow_unsigned)
             self.slots.current()  # refuses what is no folder of slots by name
         path = str(self.slots.current_path) if self.slots else args.policy or BASELINE
         self.path = None if path == BASELINE else Path(path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 from edge_dsac.bundle.engines import ENGINES
 from edge_dsac.cli.fieldwork import Fieldwork, add_field_arguments, fade_ticks
 from edge_dsac.cli.policy import AUTO, BASELINE
+from edge_dsac.cli.signals import StopFlag
 from edge_dsac.loop.control import Conduct, ControlLoop
 from edge_dsac.loop.flight import Ended, Flight, fly, system_pacer
 from edge_dsac.loop.limiter import Limiter
@@ -135,21 +135,6 @@ def run(args: argparse.Namespace) -> int:
     if link.is_refused():
         return 3
     return 0 if flight.ended in (Ended.TIME_UP, Ended.ASKED) and flight.mode in GOOD_MODES else 1
-
-
-class StopFlag:
-    """Set by SIGINT, SIGTERM and SIGHUP; a second signal changes nothing, so that the motors are always switched off in order."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self.set)
-
-    def set(self, number: int, _: Any) -> None:
-        self.signal = number
-
-    def __call__(self) -> bool:
-        return self.signal != 0
 
 
 def make_observer(spec: RobotSpec, args: argparse.Namespace) -> Observer:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,8 +25,12 @@ from edge_dsac.bundle.keyring import board_key, key_folder, trusted_keys
 from edge_dsac.bundle.package import Bundle
 from edge_dsac.bundle.slot_folder import FLIGHT, name_of
 from edge_dsac.bundle.slots import Slots
+from edge_dsac.cli.signals import StopFlag
 from edge_dsac.spec.robot import RobotSpec
 from edge_dsac.steplog import Chunk, Follower
+
+if TYPE_CHECKING:
+    from edge_dsac.learn.tuner import Tuner
 
 EPILOG = """\
 examples:
@@ -95,7 +99,6 @@ class Budget:
     minutes: float
     cpu_share: float
     memory_mb: float
-    period_ns: int
     pause_s: float = 0.0
     yielded: int = 0
 
@@ -103,11 +106,17 @@ class Budget:
         if not 0.0 < self.cpu_share <= 1.0 or self.minutes <= 0.0 or self.memory_mb <= 0.0:
             raise ValueError("expected --cpu-share above 0 and up to 1, --minutes and --memory-mb above 0")
 
-    def hear(self, columns: np.ndarray) -> None:
+    def spent(self, seconds: float, memory: float) -> str:
+        """Which of it; empty while there is some of each."""
+        if seconds >= 60.0 * self.minutes:
+            return "the time is up"
+        return f"{memory:.0f} MB resident, {self.memory_mb:.0f} may be" if memory > self.memory_mb else ""
+
+    def hear(self, columns: np.ndarray, period_ns: int) -> None:
         """The loop's lateness: each look at which it is late doubles the tuner's absence."""
         if not len(columns):
             return
-        late = np.quantile(columns["late_ns"], 0.99) > LATE_SHARE * self.period_ns
+        late = np.quantile(columns["late_ns"], 0.99) > LATE_SHARE * period_ns
         self.pause_s = min(MOST_PAUSE_S, max(0.5, 2.0 * self.pause_s)) if late else 0.0
         self.yielded += int(late)
 
@@ -118,85 +127,85 @@ class Budget:
 class Heard:
     """The flights, heard by the budget on their way to the tuner."""
 
-    def __init__(self, follower: Follower, budget: Budget) -> None:
-        self.follower, self.budget = follower, budget
+    def __init__(self, follower: Follower, budget: Budget, period_ns: int) -> None:
+        self.follower, self.budget, self.period_ns = follower, budget, period_ns
 
     def look(self) -> list[Chunk]:
         chunks = self.follower.look()
         for chunk in chunks:
-            self.budget.hear(chunk.columns[-1000:])
+            self.budget.hear(chunk.columns[-1000:], self.period_ns)
         return chunks
 
 
 def begin(args: argparse.Namespace) -> int:
+    be_modest()
+    budget = Budget(args.minutes, args.cpu_share, args.memory_mb)
+    tuner = make_tuner(args, budget)
+    how = "compiled" if tuner.session.words["compiled"] else "not compiled"
+    tell(f"tuning {name_of(tuner.current)}, {tuner.learner.tuning.recipe}, {how}; session {tuner.session.folder}")
+    begun, ended = time.monotonic(), "an error"
+    try:
+        ended = keep_tuning(tuner, budget, StopFlag())
+    finally:
+        seconds = time.monotonic() - begun
+        tuner.session.note("ended", why=ended, seconds=round(seconds, 1))
+        write_status(tuner, budget, "ended", seconds, ended)
+        tuner.buffer.close()
+        tuner.session.close()
+    tell(f"{ended}; {tuner.learner.updates} updates on {tuner.buffer.total} rows; {name_of(tuner.current)} drives")
+    return 0
+
+
+def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     from edge_dsac.learn.buffer import Buffer
     from edge_dsac.learn.carried import read_carried
     from edge_dsac.learn.compiled import prepare
     from edge_dsac.learn.learner import Learner, Tuning
     from edge_dsac.learn.session import Session
-    from edge_dsac.learn.tuner import Course, Tuner, TunerStop
+    from edge_dsac.learn.tuner import Course, Tuner
 
+    prepare(1)
+    key = board_key(key_folder(os.environ), platform.node())
     slots = opened(args)
     place = args.slots / "tuning"
     folder = session_folder(place, args.resume)
-    current = parent_of(slots, folder, args.resume)
-    carried = read_carried(current.files, current.manifest.name)
-    spec = current.spec
-    budget = Budget(args.minutes, args.cpu_share, args.memory_mb, 1_000_000_000 // spec.rates.control_hz)
-    be_modest()
-    prepare(1)
-    tuning = Tuning(seed=args.seed, **({"recipe": args.recipe} if args.recipe else {}))
+    parent = parent_of(slots, folder, args.resume)
+    carried, spec, sizes = read_carried(parent.files, parent.manifest.name), parent.spec, parent.actor.sizes
+    tuning, course = Tuning(seed=args.seed, **({"recipe": args.recipe} if args.recipe else {})), Course(window_s=args.window_s)
     step = update_of(args.compile, Learner(carried, tuning))
     words = {
-        "parent": current.manifest.sha256, "tuning": asdict(tuning), "compiled": step is not None, "course": asdict(Course(window_s=args.window_s)),
+        "parent": parent.manifest.sha256, "tuning": asdict(tuning), "compiled": step is not None, "course": asdict(course),
         "rows": [args.rows, args.keep],
     }  # fmt: skip
-    session = Session(folder, json.loads(json.dumps(words)), args.resume)
-    buffer = Buffer(
-        place / "rows",
-        current.actor.sizes[0],
-        current.actor.sizes[-1],
-        args.rows,
-        args.keep,
-        fingerprint=comparable(spec, carried.settings),
-    )
-    flights = Heard(Follower(args.slots / FLIGHT, spec), budget)
-    key = board_key(key_folder(os.environ), platform.node())
-    keys = (*slots.keys, key.public)
-    tuner = Tuner(
-        Slots(args.slots, keys, allow_unsigned=args.allow_unsigned), session, Learner(carried, tuning, step), buffer, flights, key,
-        Course(window_s=args.window_s),
-    )  # fmt: skip
-    tell(f"tuning {name_of(current)}, {tuning.recipe}, {'compiled' if step else 'not compiled'}; session {folder}")
-    asked = StopFlag()
-    ended = "the time is up"
+    session = Session(folder, words, args.resume)
+    fingerprint = comparable(spec, carried.settings)
+    buffer = Buffer(place / "rows", sizes[0], sizes[-1], args.rows, args.keep, fingerprint=fingerprint)
+    flights = Heard(Follower(args.slots / FLIGHT, spec), budget, 1_000_000_000 // spec.rates.control_hz)
+    return Tuner(slots, session, Learner(carried, tuning, step), buffer, flights, key, course)
+
+
+def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool]) -> str:
+    """Until there is a reason to end, which it says."""
+    from edge_dsac.learn.tuner import TunerStop
+
     begun = said = time.monotonic()
-    try:
-        while time.monotonic() - begun < 60.0 * args.minutes:
-            if asked():
-                ended = "asked to stop"
-                break
-            if memory_mb() > args.memory_mb:
-                ended = f"{memory_mb():.0f} MB resident, {args.memory_mb:.0f} may be"
-                break
-            worked = time.monotonic()
+    while True:
+        seconds = time.monotonic() - begun
+        reason = "asked to stop" if asked() else budget.spent(seconds, memory_mb())
+        if reason:
+            return reason
+        try:
             word = tuner.improve()
-            buffer.sync_if_due(time.monotonic())
-            if word in ("better", "worse", "no evidence"):
-                tell(f"  {clock(time.monotonic() - begun)}  {word}: {session.of('verdict')[-1]['why']}")
-            rest = budget.rest_s(time.monotonic() - worked) if word == "learned" else LOOK_S
-            if time.monotonic() - said > STATUS_S:
-                said = time.monotonic()
-                write_status(place, tuner, budget, folder, word, said - begun, "")
-            time.sleep(rest)
-    except TunerStop as stopped:
-        ended = str(stopped)
-    session.note("ended", why=ended, seconds=round(time.monotonic() - begun, 1))
-    write_status(place, tuner, budget, folder, "ended", time.monotonic() - begun, ended)
-    buffer.close()
-    session.close()
-    tell(f"{ended}; {tuner.learner.updates} updates on {buffer.total} rows; {name_of(tuner.current)} drives")
-    return 0
+        except TunerStop as stopped:
+            return str(stopped)
+        tuner.buffer.sync_if_due(time.monotonic())
+        if word in ("better", "worse", "no evidence"):
+            tell(f"  {clock(seconds)}  {word}: {tuner.session.of('verdict')[-1]['why']}")
+        worked_s = time.monotonic() - begun - seconds
+        if time.monotonic() - said > STATUS_S:
+            said = time.monotonic()
+            write_status(tuner, budget, word, said - begun, "")
+        time.sleep(budget.rest_s(worked_s) if word == "learned" else LOOK_S)
 
 
 def be_modest() -> None:
@@ -252,28 +261,16 @@ def memory_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-class StopFlag:
-    def __init__(self) -> None:
-        self.wanted = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self.set)
-
-    def set(self, *_: Any) -> None:
-        self.wanted = True
-
-    def __call__(self) -> bool:
-        return self.wanted
-
-
-def write_status(place: Path, tuner: Any, budget: Budget, session: Path, word: str, seconds: float, ended: str) -> None:
+def write_status(tuner: Tuner, budget: Budget, word: str, seconds: float, ended: str) -> None:
     words = {
-        "pid": os.getpid(), "session": str(session), "does": word, "ended": ended, "seconds": round(seconds, 1),
+        "pid": os.getpid(), "session": str(tuner.session.folder), "does": word, "ended": ended, "seconds": round(seconds, 1),
         "updates": tuner.learner.updates, "updates_per_s": round(tuner.learner.updates / max(seconds, 1e-9), 1),
         "rows": tuner.buffer.total, "dropped": tuner.dropped, "on_trial": None if tuner.attempt is None else f"{tuner.attempt.identity:016x}",
         "windows": 0 if tuner.attempt is None else len(tuner.attempt.windows), "current": name_of(tuner.current),
         "verdicts": [{key: entry[key] for key in ("decision", "why")} for entry in tuner.session.of("verdict")],
         "refused": len(tuner.session.of("refused")), "memory_mb": round(memory_mb(), 1), "yielded": budget.yielded,
     }  # fmt: skip
+    place = tuner.session.folder.parent
     unfinished = place / ".status.unfinished"
     unfinished.write_text(json.dumps(words) + "\n")
     os.replace(unfinished, place / "status.json")

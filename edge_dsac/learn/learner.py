@@ -49,8 +49,8 @@ class Tuning:
     """rows per update"""
     real_share: float = 0.5
     """of a batch: the robot's own rows; the rest are the bundle's simulated anchors"""
-    round_updates: int = 50
-    """updates between two looks at the log"""
+    round_updates: int = 200
+    """updates between two looks at the log; each round is noted and saved"""
     critic_lr: float = 3e-4
     """learning rate of the critics"""
     actor_lr: float = 3e-4

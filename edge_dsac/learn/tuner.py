@@ -34,7 +34,7 @@ BLOCK_S = 5.0  # of held-out observations: one held-out second in each
 OPEN = ("applied_action", "speed_target_m_s", "yaw_rate_target_rad_s")  # of the envelope: what says nothing about danger
 
 
-class TunerStop(Exception):
+class TunerStop(ValueError):
     """There is nothing more to do here, and why."""
 
 

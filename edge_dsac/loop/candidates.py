@@ -12,12 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from edge_dsac.bundle.disk import stamp
 from edge_dsac.bundle.package import Bundle
 from edge_dsac.bundle.slot_folder import Outcome, Stage
 from edge_dsac.bundle.slots import Slots
 from edge_dsac.bundle.trial_plan import TrialError, TrialPlan
 from edge_dsac.loop.slot import Engine, Slot
-from edge_dsac.loop.stager import POLL_S, Stager, stamp
+from edge_dsac.loop.stager import POLL_S, Stager
 from edge_dsac.loop.trial import Seat, Trial
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from edge_dsac.bundle.disk import stamp
 from edge_dsac.loop.slot import Engine, Slot
 
 POLL_S = 0.2
@@ -45,11 +46,3 @@ class Stager(threading.Thread):
         if engine.bundle_id != self.current:
             self.current = engine.bundle_id
             self.slot.offer(engine)
-
-
-def stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
