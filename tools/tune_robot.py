@@ -40,7 +40,7 @@ class TuneRobot:
         self, slots: Slots, spec: RobotSpec, folder: Path, hidden: str, seed: int, lap: str = "drive", explore: float = 0.0
     ) -> None:
         self.slots, self.spec, self.folder, self.hidden, self.seed, self.lap, self.explore = slots, spec, folder, hidden, seed, lap, explore
-        self.flights = self.falls = self.falls_on_trial = 0
+        self.flights = self.falls = 0  # whose falls they were, the trials' verdicts say
         self.seconds = 0.0
         self.pending: list[Chunk] = []
         self.take_off()
@@ -90,10 +90,7 @@ class TuneRobot:
         self.seconds += seconds
 
     def land(self) -> None:
-        fell = bool(self.flight.loop.frame.faults & (Fault.TILT | Fault.OVERSPEED))
-        on_trial = self.seat.trial is not None and self.seat.trial.driving is self.seat.trial.new
-        self.falls += fell
-        self.falls_on_trial += fell and (on_trial or bool(self.helper.tried) and "right after" in str(self.helper.tried))
+        self.falls += bool(self.flight.loop.frame.faults & (Fault.TILT | Fault.OVERSPEED))
         self.helper.close(failed=False)
         self.ring.close()
         self.gather(over=True)

@@ -34,8 +34,8 @@ class EvidenceError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Of actions in [-1, 1], so the whole range is 2. A parent that shakes on the real robot drives from end to end, and a child that has
-    learnt to be calm differs from it by .6 on average and 1.3 in the 99th percentile (measured); with its sign turned round that parent
-    would differ from itself by 1.4. A calm parent's turned sign is small: that one the critics see."""
+    learnt to be calm differs from it by .6 on average and 1.3 in the 99th percentile (one session in simulation); with its sign turned
+    round that parent would differ from itself by 1.4. A calm parent's turned sign is small: that one the critics see."""
 
     shift_mean: float = 0.9
     """mean change of an action over the observations"""
