@@ -55,7 +55,7 @@ def test_a_range_of_one_value_is_that_value_and_draws_nothing():
 
 
 def test_every_shipped_set_loads_and_the_nominal_robot_lies_within_full():
-    assert shipped_ranges() == ["full", "hidden", "nominal"]
+    assert shipped_ranges() == ["full", "hidden", "narrow", "nominal"]
     full, nominal = load_ranges("full"), load_ranges("nominal")
     load_ranges("hidden")
     for name in NAMES:
