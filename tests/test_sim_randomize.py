@@ -114,7 +114,7 @@ def test_a_value_that_is_no_range_is_refused_by_key(tmp_path, bad):
 
 def test_an_unknown_set_gets_a_guess_and_a_missing_file_its_path(tmp_path):
     assert "did you mean 'nominal'?" in refusal("nominl")
-    assert "full, hidden, nominal" in refusal("zzz")
+    assert "full, hidden, narrow, nominal" in refusal("zzz")
     assert "none.toml" in refusal(str(tmp_path / "none.toml"))
 
 

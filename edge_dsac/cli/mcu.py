@@ -45,7 +45,7 @@ def add(verbs: Any) -> None:
         "--hidden",
         default="nominal",
         metavar="SET",
-        help="how this robot differs from the design: nominal, full, hidden, or a file (default: %(default)s)",
+        help="how this robot differs from the design: nominal, narrow, full, hidden, or a file (default: %(default)s)",
     )
     parser.add_argument("--still", action="store_true", help="no physics: the robot hangs on a stand (for measuring the loop alone)")
     parser.add_argument(
