@@ -12,7 +12,6 @@ from operator import mul
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_dsac.records import BoardMode, CommandFrame, Fault, Float, Readings, SensorFrame
 from edge_dsac.spec.robot import RobotSpec
@@ -55,6 +54,7 @@ class Wire:
         self.axis_sign = np.array([1.0 if axis[0] == "+" else -1.0 for axis in axes])
         self.gyro_lsb = spec.imu.gyro_lsb_per_rad_s if spec.imu else 1.0
         self.accel_lsb = spec.imu.accel_lsb_per_m_s2 if spec.imu else 1.0
+        self.gyro_counts, self.accel_counts = self.axis_sign * self.gyro_lsb, self.axis_sign * self.accel_lsb
         self.battery_lsb = spec.battery.lsb_per_v
         self.extra_lsb = np.array([extra.lsb_per_unit for extra in spec.extras])
         axes_and_signs = list(zip(self.axis_of.tolist(), self.axis_sign.tolist(), strict=True))
@@ -62,6 +62,8 @@ class Wire:
         self.gyro_places = [(joints + axis, sign / self.gyro_lsb) for axis, sign in axes_and_signs]
         self.accel_places = [(joints + 3 + axis, sign / self.accel_lsb) for axis, sign in axes_and_signs]
         self.extra_places = [(joints + 7 + i, 1.0 / extra.lsb_per_unit) for i, extra in enumerate(spec.extras)]
+        self.body_axis_of = np.argsort(self.axis_of).tolist()  # of each axis of the sensor
+        self.raw = struct.Struct(f"<{joints}i6hH{self.extras}h")
         self.telemetry = struct.Struct(f"<BBHH{2 * joints}i{joints + 6}hH{self.extras}h")
 
     def reset(self) -> None:
@@ -117,16 +119,22 @@ class Wire:
         return command
 
     def raw_from_readings(self, readings: Readings) -> np.ndarray[Any, np.dtype[np.void]]:
-        """What the sensors would have counted: the inverse of decode_telemetry, for whoever plays the sensors."""
-        raw = np.zeros((), self.raw_dtype)
-        counts = np.round(np.nan_to_num(readings.position_rad * self.counts_per_rad)).astype(np.int64)
-        raw["counts"] = counts.astype(np.int32)  # keeps the low 32 bits: an encoder counter wraps
-        raw["gyro"][self.axis_of] = to_i16(readings.gyro_rad_s * self.axis_sign * self.gyro_lsb)
-        raw["accel"][self.axis_of] = to_i16(readings.accel_m_s2 * self.axis_sign * self.accel_lsb)
-        raw["battery"] = int(np.clip(np.round(np.nan_to_num(float(readings.battery_v) * self.battery_lsb)), 0, 65535))
-        if self.extras:
-            raw["extras"] = to_i16(readings.extra * self.extra_lsb)
-        return raw
+        """What the sensors would have counted: the inverse of decode_telemetry, for whoever plays the sensors.
+
+        In plain numbers: a simulated board needs it a thousand times per second of its robot.
+        """
+        counts = [wrap_i32(whole(x)) for x in (readings.position_rad * self.counts_per_rad).tolist()]
+        gyro, accel = (readings.gyro_rad_s * self.gyro_counts).tolist(), (readings.accel_m_s2 * self.accel_counts).tolist()
+        volts = max(0, min(whole(float(readings.battery_v) * self.battery_lsb), 65535))
+        extras = (readings.extra * self.extra_lsb).tolist() if self.extras else ()
+        words = self.raw.pack(
+            *counts,
+            *(to_i16(gyro[i]) for i in self.body_axis_of),
+            *(to_i16(accel[i]) for i in self.body_axis_of),
+            volts,
+            *map(to_i16, extras),
+        )
+        return np.frombuffer(bytearray(words), self.raw_dtype).reshape(())
 
 
 def readings(words: list[int], places: list[tuple[int, float]]) -> tuple[float, ...]:
@@ -134,10 +142,19 @@ def readings(words: list[int], places: list[tuple[int, float]]) -> tuple[float, 
     return tuple([math.nan if words[i] == NO_READING_I16 else words[i] * scale for i, scale in places])
 
 
-def to_i16(counts: Float) -> NDArray[np.int16]:
-    """Rounded and saturated as an ADC does it; NaN becomes the sign of no reading."""
-    whole = np.clip(np.round(np.nan_to_num(counts)), -32767, 32767).astype(np.int16)
-    return np.where(np.isfinite(counts), whole, np.int16(NO_READING_I16)).astype(np.int16)
+def whole(counts: float) -> int:
+    """Rounded, half to even; what is no number counts as nothing."""
+    return round(counts) if math.isfinite(counts) else 0
+
+
+def wrap_i32(counts: int) -> int:
+    """The low 32 bits, as an encoder's counter keeps them."""
+    return ((counts + HALF_I32) & 0xFFFFFFFF) - HALF_I32
+
+
+def to_i16(counts: float) -> int:
+    """Rounded and saturated as an ADC does it; NaN and infinity become the sign of no reading."""
+    return max(-32767, min(round(counts), 32767)) if math.isfinite(counts) else NO_READING_I16
 
 
 PAYLOADS = {message: make_dtype(table, 0, 0) for message, table in MESSAGES.items()}  # right for all without joints or extras

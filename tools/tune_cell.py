@@ -1,0 +1,189 @@
+"""One session of fine-tuning from start to end, in simulated time, scored at some marks: a cell of tools/bench_tune.py.
+
+    python tools/tune_cell.py '{"base": "runs/tune/base-0", "hidden": "hidden", "recipe": "full", "seed": 0, "marks": [60, 180, 300]}' OUT.json
+
+The robot is the real loop and firmware on a simulated body (tune_robot.py), the tuner is the real one. What drives at a mark is
+scored in episodes of the training simulation on the same hidden body, the same ones before and after; so is the learner's own actor,
+which no gate has seen. The control learns as often, from simulated anchors alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from tune_robot import TuneRobot
+
+from edge_dsac.bundle.actor import Actor, actor_from_bytes, make_actor_file
+from edge_dsac.bundle.golden import make_golden
+from edge_dsac.bundle.manifest import Precision, make_manifest
+from edge_dsac.bundle.package import make_bundle
+from edge_dsac.bundle.slots import Slots, create_slots
+from edge_dsac.cli.source import source_of
+from edge_dsac.learn import ahead
+from edge_dsac.learn.buffer import Buffer
+from edge_dsac.learn.carried import read_carried
+from edge_dsac.learn.child import layers_of
+from edge_dsac.learn.compiled import prepare
+from edge_dsac.learn.evaluate import evaluate
+from edge_dsac.learn.learner import Learner, Tuning
+from edge_dsac.learn.session import Session
+from edge_dsac.learn.transitions import Rows
+from edge_dsac.learn.tuner import Course, Tuner
+from edge_dsac.spec.robot import RobotSpec
+from sim.env import EpisodeOptions
+from sim.tasks import RobotTask
+
+EPISODES, EPISODE_S, EXAM_SEED = 40, 10.0, 9_000_011
+ROWS = 60_000
+GOLDEN_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is asked for. Everything that a session's numbers depend on, but the code."""
+
+    base: str  # a training run's folder
+    hidden: str  # what is different about this robot
+    recipe: str = "full"
+    seed: int = 0
+    marks: tuple[float, ...] = (60.0, 180.0, 300.0)
+    real: bool = True
+    """False: the control, as many updates on simulated anchors alone"""
+    gate: bool = True
+    """False: every candidate drives at once, unjudged"""
+    lap: str = "brisk"
+    explore: float = 0.1
+    tuning: tuple[tuple[str, float], ...] = ()  # what differs from Tuning's defaults
+    course: tuple[tuple[str, float], ...] = ()  # and from Course's
+
+
+class WithoutRobot(Learner):
+    """The control: the same updates at the same times, and not one row of the robot's."""
+
+    def round(self, rows: Rows | None, number: int, updates: int | None = None) -> dict[str, float]:
+        return super().round(None, number, updates)
+
+
+class WithoutGate(Tuner):
+    """Whatever was learnt drives at once."""
+
+    def propose(self) -> None:
+        super().propose()
+        if self.attempt is not None:
+            self.current = self.slots.accept("nobody asks", untried=True)
+            self.attempt = None
+
+    def weigh(self, carried: Any, held: Rows) -> Any:
+        return replace(super().weigh(carried, held), passed=True)
+
+
+def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
+    begun = time.monotonic()
+    slots = slots_of(cell, folder)
+    spec, parent = slots.current().spec, slots.current()
+    carried = read_carried(parent.files, parent.manifest.name)
+    tuning = Tuning(recipe=cell.recipe, seed=cell.seed, **dict(cell.tuning))  # type: ignore[arg-type]
+    learner = (Learner if cell.real else WithoutRobot)(carried, tuning, ahead.compiled(Learner(carried, tuning)))
+    buffer = Buffer(folder / "rows", parent.actor.sizes[0], parent.actor.sizes[-1], ROWS, fingerprint=spec.policy_fingerprint)
+    robot = TuneRobot(slots, spec, folder / "flights", cell.hidden, 1 + cell.seed, cell.lap, cell.explore)
+    session = Session(folder / "session", {"parent": parent.manifest.sha256}, resume=False)
+    tuner = (Tuner if cell.gate else WithoutGate)(slots, session, learner, buffer, robot, None, Course(**dict(cell.course)))  # type: ignore[arg-type]
+    before = score(parent.actor, spec, cell.hidden)
+    rows = []
+    for mark in cell.marks:
+        while robot.seconds < mark:
+            robot.live(1.0)
+            while tuner.improve() == "learned":
+                pass
+        rows.append(row_of(cell, tuner, robot, before, mark))
+        tell(f"{mark:g} s: {rows[-1]['after']:.0f} of {before['mean']:.0f} before, {learner.updates} updates, {robot.falls} falls")
+    robot.close()
+    return {"cell": asdict(cell), "before": before, "rows": rows, "verdicts": verdicts(session), "seconds": time.monotonic() - begun}
+
+
+def slots_of(cell: Cell, folder: Path) -> Slots:
+    """As `compile` and `slots create` do it, without whole numbers and C: float32 drives in a study."""
+    source = source_of(Path(cell.base), None)
+    actor = actor_from_bytes(source.actor_file, cell.base, source.spec)
+    seen = 0.1 * np.random.default_rng(0).normal(size=(GOLDEN_ROWS, actor.sizes[0])).astype(np.float32)
+    files = {"actor.npz": source.actor_file, "golden.npz": make_golden(actor, None, seen), **source.carried}
+    why = Precision("float32", "a study of fine-tuning", {})
+    manifest = make_manifest(source.spec, actor, files, name=Path(cell.base).name, version=1, precision=why, training=source.provenance)
+    return create_slots(folder / "slots", make_bundle(manifest, files), allow_unsigned=True)
+
+
+def score(actor: Actor, spec: RobotSpec, hidden: str) -> dict[str, Any]:
+    """Whole episodes of the training simulation on that body."""
+    task = RobotTask(spec, EPISODES, EpisodeOptions(randomization=hidden, seconds=EPISODE_S))
+    found = evaluate(task, lambda scaled: actor.act(scaled / actor.obs_scale), EXAM_SEED, EPISODES)
+    return {"mean": found.mean, "survival": found.survival, "returns": [round(value, 2) for value in found.returns]}
+
+
+def row_of(cell: Cell, tuner: Tuner, robot: TuneRobot, before: dict[str, Any], mark: float) -> dict[str, Any]:
+    spec, current = tuner.spec, tuner.slots.current()
+    drives = score(current.actor, spec, cell.hidden)
+    learnt_file = make_actor_file(layers_of(tuner.learner.child().networks["actor"]), current.actor.activation, spec)
+    learnt = score(actor_from_bytes(learnt_file, "the learner's", spec), spec, cell.hidden)
+    difference = np.array(drives["returns"]) - np.array(before["returns"])
+    said = [entry["decision"] for entry in tuner.session.of("verdict")]
+    return {
+        "recipe": cell.recipe, "robot_s": mark, "policy": Path(cell.base).name, "hidden": cell.hidden, "real": cell.real, "gate": cell.gate,
+        "before": before["mean"], "after": drives["mean"], "gained_by_episode": round(float(difference.mean()), 2),
+        "survival": drives["survival"], "learnt": learnt["mean"], "learnt_survival": learnt["survival"], "falls": robot.falls,
+        "rollbacks": said.count("worse"), "accepted": said.count("better"), "no_evidence": said.count("no evidence"),
+        "refused": len(tuner.session.of("refused")), "updates": tuner.learner.updates, "rows": tuner.buffer.total,
+    }  # fmt: skip
+
+
+def verdicts(session: Session) -> list[dict[str, Any]]:
+    words = ("updates", "rows", "round")
+    asked = {entry["identity"]: {name: entry[name] for name in words} for entry in session.of("candidate")}
+    judged = [
+        {"decision": entry["decision"], "why": entry["why"], "windows": len(entry["windows"]), **asked.get(entry["identity"], {})}
+        for entry in session.of("verdict")
+    ]
+    return judged + [
+        {"decision": "refused", "why": "; ".join(entry["evidence"]["reasons"]), **{name: entry[name] for name in words}}
+        for entry in session.of("refused")
+    ]
+
+
+def cell_from(words: dict[str, Any]) -> Cell:
+    pairs = {name: tuple((key, value) for key, value in words.get(name, ())) for name in ("tuning", "course")}
+    return Cell(**{**words, "marks": tuple(words.get("marks", Cell.marks)), **pairs})
+
+
+def tell(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    words, out = json.loads(sys.argv[1]), Path(sys.argv[2])
+    prepare(1)
+    folder = Path(tempfile.mkdtemp(prefix="tune-cell-"))
+    try:
+        found = run_cell(cell_from(words), folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    unfinished = out.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(found, indent=1) + "\n")
+    os.replace(unfinished, out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
