@@ -127,13 +127,8 @@ class Wire:
         gyro, accel = (readings.gyro_rad_s * self.gyro_counts).tolist(), (readings.accel_m_s2 * self.accel_counts).tolist()
         volts = max(0, min(whole(float(readings.battery_v) * self.battery_lsb), 65535))
         extras = (readings.extra * self.extra_lsb).tolist() if self.extras else ()
-        words = self.raw.pack(
-            *counts,
-            *(to_i16(gyro[i]) for i in self.body_axis_of),
-            *(to_i16(accel[i]) for i in self.body_axis_of),
-            volts,
-            *map(to_i16, extras),
-        )
+        turned = [gyro[i] for i in self.body_axis_of] + [accel[i] for i in self.body_axis_of]
+        words = self.raw.pack(*counts, *map(to_i16, turned), volts, *map(to_i16, extras))
         return np.frombuffer(bytearray(words), self.raw_dtype).reshape(())
 
 

@@ -1,6 +1,6 @@
 """One session of fine-tuning from start to end, in simulated time, scored at some marks: a cell of tools/bench_tune.py.
 
-    python tools/tune_cell.py '{"base": "runs/tune/base-0", "hidden": "hidden", "recipe": "full", "seed": 0, "marks": [60, 180, 300]}' OUT.json
+    python tools/tune_cell.py '{"base": "runs/tune/base-0", "hidden": "hidden", "recipe": "full", "marks": [60, 180, 300]}' OUT.json
 
 The robot is the real loop and firmware on a simulated body (tune_robot.py), the tuner is the real one. What drives at a mark is
 scored in episodes of the training simulation on the same hidden body, the same ones before and after; so is the learner's own actor,
