@@ -21,6 +21,7 @@ from edge_dsac.bundle.trial_plan import TrialPlan
 from edge_dsac.learn.buffer import Buffer, held_out
 from edge_dsac.learn.carried import Carried, read_carried
 from edge_dsac.learn.child import make_child
+from edge_dsac.learn.envelope import envelope
 from edge_dsac.learn.evidence import Evidence, Limits, judge_offline, time_blocks
 from edge_dsac.learn.learner import Learner, tensors
 from edge_dsac.learn.sequential import Demands, Verdict, judge
@@ -31,7 +32,6 @@ from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog.follow import Chunk
 
 BLOCK_S = 5.0  # of held-out observations: one held-out second in each
-OPEN = ("applied_action", "speed_target_m_s", "yaw_rate_target_rad_s")  # of the envelope: what says nothing about danger
 
 
 class TunerStop(ValueError):
@@ -191,26 +191,12 @@ class Tuner:
 
     def plan(self) -> TrialPlan:
         course, hz = self.course, self.spec.rates.control_hz
-        low, high = self.envelope()
+        simulated, own = self.learner.carried.anchors["obs"], self.buffer.rows.obs
+        low, high = envelope(self.spec, self.layout, simulated, own, course.envelope)
         return TrialPlan(
-            window_ticks=round(course.window_s * hz), pairs=course.pairs, low=low, high=high, seed=self.number,
-            settle_ticks=round(course.settle_s * hz), max_voids=4 * course.pairs,
+            window_ticks=round(course.window_s * hz), pairs=course.pairs, low=tuple(low.tolist()), high=tuple(high.tolist()),
+            seed=self.number, settle_ticks=round(course.settle_s * hz), max_voids=4 * course.pairs,
         )  # fmt: skip
-
-    def envelope(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """What the robot has seen itself, and nearly all of what the simulation saw, with room around it."""
-        anchors = self.learner.carried.anchors["obs"]
-        seen = self.buffer.rows.obs
-        least, most = np.quantile(anchors, [0.005, 0.995], axis=0)
-        low, high = np.minimum(least, seen.min(axis=0)), np.maximum(most, seen.max(axis=0))
-        room = self.course.envelope * np.maximum(high - low, 0.02)
-        clip = self.layout.clip
-        open_ends = np.array([any(label.startswith(name) for name in OPEN) for label in self.layout.labels])
-        low, high = (
-            np.where(open_ends, -clip, (low - room) / self.layout.scale),
-            np.where(open_ends, clip, (high + room) / self.layout.scale),
-        )
-        return tuple(low.tolist()), tuple(high.tolist())
 
     # ---- what the trial says
 

@@ -1,0 +1,53 @@
+"""How far the robot may go while a candidate drives it, per entry of the observation: beyond, the loop takes the candidate off.
+
+Drawn around what the robot itself has lived through and most of what the simulation saw, with some room. Falls are among both: so of
+the lean the robot's own rows alone count, without their last few thousandths, and no room reaches near the angle at which the board
+lets go. Knows no trial and no loop.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_dsac.records import Float
+from edge_dsac.spec.layout import ObservationLayout
+from edge_dsac.spec.robot import RobotSpec
+
+Ends = tuple[Float, Float]
+OPEN = ("applied_action", "speed_target_m_s", "yaw_rate_target_rad_s")  # what says nothing about danger
+LEAN = "pitch_rad"
+RARE = 0.05  # of the simulation's rows, at either end: what learning lived through before it could balance
+FALLS = 0.002  # of the robot's rows, at either end of its lean: a fall under the parent is no measure of what is safe
+CAUGHT = 0.7  # of the board's tilt limit: a robot that leans further is on its way to the floor, whoever drives
+LEAST = 0.02  # of an entry's scale: the range of one that never moved
+
+
+def envelope(spec: RobotSpec, layout: ObservationLayout, simulated: Float, own: Float, room: float) -> Ends:
+    """(low, high) in SI units of rows as the networks see them (scaled). `room`: a share of each range, added at both ends."""
+    low = np.minimum(np.quantile(simulated, RARE, axis=0), own.min(axis=0))
+    high = np.maximum(np.quantile(simulated, 1.0 - RARE, axis=0), own.max(axis=0))
+    wide_low, wide_high = widened(low, high, room)
+    lean_low, lean_high = lean_ends(spec, layout, own, room)
+    lean, open_ends = named(layout, (LEAN,)), named(layout, OPEN)
+    low = np.where(lean, lean_low, wide_low / layout.scale)
+    high = np.where(lean, lean_high, wide_high / layout.scale)
+    return np.where(open_ends, -layout.clip, low), np.where(open_ends, layout.clip, high)
+
+
+def lean_ends(spec: RobotSpec, layout: ObservationLayout, own: Float, room: float) -> Ends:
+    """With room, but not beyond where a robot is caught; where it was itself it may be."""
+    caught = CAUGHT * spec.safety.tilt_limit_rad
+    low, high = np.quantile(own, [FALLS, 1.0 - FALLS], axis=0)
+    wide_low, wide_high = widened(low, high, room)
+    most_low, most_high = np.minimum(low / layout.scale, -caught), np.maximum(high / layout.scale, caught)
+    return np.maximum(wide_low / layout.scale, most_low), np.minimum(wide_high / layout.scale, most_high)
+
+
+def widened(low: Float, high: Float, room: float) -> Ends:
+    more = room * np.maximum(high - low, LEAST)
+    return low - more, high + more
+
+
+def named(layout: ObservationLayout, beginnings: tuple[str, ...]) -> Float:
+    """Of each entry whether its name begins so."""
+    return np.array([label.startswith(beginnings) for label in layout.labels])

@@ -1,0 +1,75 @@
+"""Where a trial ends: beyond what the robot lived through, and before the floor."""
+
+import numpy as np
+import pytest
+
+from edge_dsac.learn.envelope import CAUGHT, envelope
+from edge_dsac.spec.layout import ObservationLayout
+from edge_dsac.spec.robot import load_robot
+
+
+def rows(layout, count=2000, width=0.1, seed=0):
+    return np.random.default_rng(seed).uniform(-width, width, (count, layout.size)).astype(np.float32)
+
+
+def entry(layout, name):
+    return next(i for i, label in enumerate(layout.labels) if label.startswith(name))
+
+
+@pytest.fixture
+def layout(bot):
+    return ObservationLayout(bot)
+
+
+def test_it_holds_all_that_the_robot_saw_with_room(bot, layout):
+    own = rows(layout)
+    gyro = entry(layout, "pitch_rate")
+    own[7, gyro] = 0.8  # once
+    low, high = envelope(bot, layout, rows(layout, width=0.01), own, room=0.5)
+    scaled = own / layout.scale
+    for i, label in enumerate(layout.labels):
+        if not label.startswith("pitch_rad"):
+            assert low[i] < scaled[:, i].min(), label
+            assert high[i] > scaled[:, i].max(), label
+    assert high[gyro] == pytest.approx((0.8 + 0.5 * (0.8 - own[:, gyro].min())) / layout.scale[gyro], rel=1e-5)
+
+
+def test_falls_in_simulation_do_not_widen_it(bot, layout):
+    own, simulated = rows(layout), rows(layout)
+    before = envelope(bot, layout, simulated, own, room=0.5)
+    simulated[:20] = 5.0  # one in a hundred
+    after = envelope(bot, layout, simulated, own, room=0.5)
+    assert np.allclose(before, after, rtol=0.1)
+
+
+def test_a_fall_under_the_parent_does_not_widen_the_lean(bot, layout):
+    own, lean = rows(layout), entry(layout, "pitch_rad")
+    before = envelope(bot, layout, rows(layout), own, room=0.5)
+    own[:3, lean] = 0.99 * bot.safety.tilt_limit_rad * layout.scale[lean]
+    after = envelope(bot, layout, rows(layout), own, room=0.5)
+    assert after[1][lean] == pytest.approx(before[1][lean], rel=0.1)
+
+
+def test_room_for_the_lean_ends_before_the_board_lets_go(bot, layout):
+    lean = entry(layout, "pitch_rad")
+    limit = CAUGHT * bot.safety.tilt_limit_rad
+    own = rows(layout)
+    own[:, lean] *= 0.9 * limit * layout.scale[lean] / 0.1
+    low, high = envelope(bot, layout, rows(layout), own, room=2.0)
+    assert high[lean] == pytest.approx(limit)
+    assert low[lean] == pytest.approx(-limit)
+
+
+def test_what_was_asked_for_says_nothing_about_danger(bot, layout):
+    low, high = envelope(bot, layout, rows(layout), rows(layout), room=0.5)
+    for name in ("applied_action", "speed_target", "yaw_rate_target"):
+        i = entry(layout, name)
+        assert (low[i], high[i]) == (-layout.clip[i], layout.clip[i])
+
+
+def test_a_robot_without_a_lean_has_one_too():
+    rover = load_robot("rover")
+    layout = ObservationLayout(rover)
+    low, high = envelope(rover, layout, rows(layout), rows(layout, seed=1), room=0.5)
+    assert (low < high).all()
+    assert np.isfinite([low, high]).all()
