@@ -33,6 +33,7 @@ from edge_dsac.bundle.manifest import Precision, make_manifest
 from edge_dsac.bundle.package import make_bundle
 from edge_dsac.bundle.slots import Slots, create_slots
 from edge_dsac.cli.source import source_of
+from edge_dsac.cli.train import parse
 from edge_dsac.learn import ahead
 from edge_dsac.learn.buffer import Buffer
 from edge_dsac.learn.carried import read_carried
@@ -44,7 +45,6 @@ from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows
 from edge_dsac.learn.tuner import Course, Tuner
 from edge_dsac.spec.robot import RobotSpec
-from sim.env import EpisodeOptions
 from sim.tasks import RobotTask
 
 EPISODES, EPISODE_S, EXAM_SEED = 40, 10.0, 9_000_011
@@ -128,7 +128,8 @@ def slots_of(cell: Cell, folder: Path) -> Slots:
 
 def score(actor: Actor, spec: RobotSpec, hidden: str) -> dict[str, Any]:
     """Whole episodes of the training simulation on that body."""
-    task = RobotTask(spec, EPISODES, EpisodeOptions(randomization=hidden, seconds=EPISODE_S))
+    own = parse(["--robot", spec.model]).episode  # what this robot is trained for
+    task = RobotTask(spec, EPISODES, replace(own, randomization=hidden, seconds=max(EPISODE_S, own.seconds)))
     found = evaluate(task, lambda scaled: actor.act(scaled / actor.obs_scale), EXAM_SEED, EPISODES)
     return {"mean": found.mean, "survival": found.survival, "returns": [round(value, 2) for value in found.returns]}
 

@@ -122,7 +122,7 @@ def make(order: Order, folder: Path) -> None:
     except subprocess.TimeoutExpired:
         raise AheadError(f"compiling the update took more than {SECONDS} s; --compile off does without") from None
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        said = (done.stderr.strip().splitlines() or [f"its process ended with {done.returncode} and no word"])[-1]
         raise AheadError(f"the update cannot be compiled here: {said}; it needs a C++ compiler (apt-get install g++), or --compile off")
 
 
