@@ -24,9 +24,11 @@ def bench(bot, tmp_path, monkeypatch):
     monkeypatch.setattr(tune, "be_modest", tune.be_modest)  # taken away by the bench
     monkeypatch.setattr(bench_kills, "prepare", lambda threads: None)  # this process has more tests to run
     monkeypatch.setattr("edge_dsac.learn.compiled.prepare", lambda threads: None)
-    plain_tuning, plain_course = learner.Tuning, tuner.Course
-    monkeypatch.setattr(learner, "Tuning", lambda **words: plain_tuning(**{"batch": 16, "round_updates": 10, **words}))
-    monkeypatch.setattr(tuner, "Course", lambda **words: plain_course(first_s=2.0, **words))
+    for owner, name in ((learner, "Tuning"), (tuner, "Course")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # the bench puts others there
+    monkeypatch.setitem(bench_kills.TUNING, "round_updates", 10)
+    monkeypatch.setitem(bench_kills.TUNING, "batch", 16)
+    monkeypatch.setitem(bench_kills.COURSE, "first_s", 2.0)
     made = []
 
     def make():

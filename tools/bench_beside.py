@@ -226,8 +226,9 @@ def fly(hz: int, blocks: int, block_s: float, update: str, recipe: str) -> dict[
         summary = json.loads((flight.folder / "summary.json").read_text())
         return {
             "hz": hz, "block_s": block_s, "blocks": blocks, **result_of(columns, flown, hz),
-            "while_starting": figures(columns, starting.begin_ns, starting.end_ns, hz), "tuner": {**status, "resident_mb": round(memory, 1)},
-            "realtime": {grant["what"]: grant["granted"] for grant in summary["realtime"]}, "ended": summary["ended"], "mode": summary["mode"],
+            "while_starting": figures(columns, starting.begin_ns, starting.end_ns, hz),
+            "tuner": {**status, "resident_mb": round(memory, 1)}, "ended": summary["ended"], "mode": summary["mode"],
+            "realtime": {grant["what"]: grant["granted"] for grant in summary["realtime"]},
         }  # fmt: skip
 
 

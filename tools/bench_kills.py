@@ -6,8 +6,8 @@ Each life is a process of its own that runs `edge-dsac tune start --resume` on a
 (played_flight.py: real rings, recorder, trials and verdicts, at ten times the robot's pace), and ends by SIGKILL: after an amount of its
 own processor time drawn evenly from 0 to --life-s, so that a loaded machine does not kill all of them while they start; or, in
 --aimed of the lives, within 60 ms after the journal named a candidate or a verdict, so that what is short is met too. Python and torch are
-imported once, before the fork: they touch no file of the session's; and the tuner is not made nice: that is no file either. After each
-kill the folder is audited from outside (kill_audit.py) against a run that is never killed. The last life ends in good order.
+imported once, before the fork: they touch no file of the session's; the tuner is not made nice, and its rounds are short (TUNING, COURSE).
+After each kill the folder is audited from outside (kill_audit.py) against a run that is never killed. The last life ends in good order.
 `killed_in`: where the process was, by what it left. `left_in_tmp_mb`: what torch had unpacked for the killed, all lives together.
 Exit code 1 if anything is wrong, lost or refused. SIGTERM ends it early, with what was found so far.
 """
@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,22 @@ from edge_dsac.bundle.keyring import board_key, key_folder, trusted_keys
 from edge_dsac.bundle.slots import Slots, create_slots
 from edge_dsac.cli import tune
 from edge_dsac.cli.signals import StopFlag
+from edge_dsac.learn import learner, tuner
 from edge_dsac.learn.carried import Carried
 from edge_dsac.learn.compiled import prepare
 from edge_dsac.learn.learner import Learner, Tuning
 from edge_dsac.learn.rows_file import Shape
+from edge_dsac.learn.tuner import Course
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec, load_robot
 
 CAPACITY = 6000  # rows: full after six seconds at this pace, so that old ones go all the time
 AIMED_S, AIM_FOR_S = 0.06, 10.0
 RECORDED_S, LAST_S = 30.0, 3.0
+# More of what can be killed in the same time: short rounds, early candidates. And critics that keep their made-up opinion, which an actor
+# that climbs them quickly agrees with: candidates pass the gate, are tried, and some are accepted.
+TUNING: dict[str, Any] = {"batch": 16, "round_updates": 10, "critic_lr": 1e-6, "actor_lr": 1e-2, "actor_every": 1}
+COURSE: dict[str, Any] = {"first_updates": 50, "candidate_updates": 30, "pairs": 12}
 WENT_ON = "; session "  # of what the tuner says once it has everything open
 NAMED = (b'"event": "candidate"', b'"event": "verdict"')
 
@@ -61,11 +68,13 @@ class Bench:
         os.environ["EDGE_DSAC_KEYS"] = str(folder / "keys")
         prepare(1)
         tune.be_modest = lambda: None
+        tuner.Course, learner.Tuning = partial(Course, **COURSE), partial(Tuning, **TUNING)
         key = board_key(key_folder(os.environ), platform.node())
         carried = make_carried(spec, (32, 32), (16, 16))
         create_slots(folder / "slots", make_policy_file(spec, carried, key), [key.public])
         self.slots = Slots(folder / "slots", trusted_keys(key_folder(os.environ)))
-        self.step = tune.update_of(compile_, Learner(carried, Tuning()))
+        self.step = tune.update_of(compile_, Learner(carried, Tuning(**TUNING)))
+        Learner(carried, Tuning(**TUNING), self.step).round(None, 1, 2)  # what torch imports at its first gradient takes a second
         self.complaints, self.audits = Complaints(), list[Audit]()
         self.rows = self.true_rows(carried)
         self.refused: Counter[str] = Counter()
@@ -256,7 +265,7 @@ def main() -> int:
         "--aimed", type=float, default=0.15, help="share of kills that wait for a candidate or a verdict (default: %(default)s)"
     )
     parser.add_argument("--pace", type=float, default=10.0, help="times the robot's own (default: %(default)s)")
-    parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto")
+    parser.add_argument("--compile", choices=("auto", "on", "off"), default="off", help="the update (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the instants (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output; progress on standard error")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the same object, there")

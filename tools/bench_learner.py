@@ -3,8 +3,9 @@
     python tools/bench_learner.py --rounds 20 --json --out bench/learner.json
 
 Batch 256, half of it the robot's rows, critics 128-128, actor 64-64, as `edge-dsac tune` runs it: sampling, noise, and the checks at a
-round's end are part of a round. The two take turns, round by round, so that what else runs on the machine hits both. The ratio is the median
-over rounds of plain over compiled. `resident_mb` is each process's, with a full buffer of 60,000 rows; `first_s`: until it was ready.
+round's end are part of a round. The two take turns, round by round, so that what else runs on the machine hits both. The ratio is
+the median over rounds of plain over compiled. `resident_mb` is each process's, with a full buffer of 60,000 rows; `first_s`: until it
+was ready.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench_loop import machine
-from tunable_policy import GAMMA, N_STEP, make_carried, made_up_columns
+from tunable_policy import GAMMA, N_STEP, made_up_columns, make_carried
 
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec, load_robot
