@@ -258,6 +258,7 @@ def main() -> int:
     if blocks < 2 or blocks % 2:
         parser.error(f"--blocks {blocks}: expected an even number, at least 2")
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that board, loop and tuner are ended too
     rows = []
     for hz in args.hz:
         rows.append(fly(hz, blocks, args.block_s, args.compile, args.recipe))
