@@ -14,6 +14,7 @@ import platform
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -79,8 +80,21 @@ def compiled(learner: Learner, folder: Path | None = None) -> Callable[[Recipe],
     paths = {with_actor: folder / f"{order.name}-{'actor' if with_actor else 'critics'}.pt2" for with_actor in (True, False)}
     if not all(path.exists() for path in paths.values()):
         make(order, folder)
-    objects = {with_actor: torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1) for with_actor, path in paths.items()}
+    objects = {with_actor: load(path) for with_actor, path in paths.items()}
     return lambda recipe: Ahead(objects, learner)
+
+
+def load(path: Path) -> Any:
+    """torch unpacks it where TMPDIR says and leaves that to its end, which a killed process does not have: a board's disk would fill up."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(dir=path.parent) as unpacked:
+        os.environ["TMPDIR"] = unpacked
+        try:
+            return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+        finally:
+            os.environ.pop("TMPDIR")
+            if before is not None:
+                os.environ["TMPDIR"] = before
 
 
 class Ahead:
