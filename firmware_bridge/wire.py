@@ -119,11 +119,12 @@ class Wire:
     def raw_from_readings(self, readings: Readings) -> np.ndarray[Any, np.dtype[np.void]]:
         """What the sensors would have counted: the inverse of decode_telemetry, for whoever plays the sensors."""
         raw = np.zeros((), self.raw_dtype)
-        counts = np.round(np.nan_to_num(readings.position_rad * self.counts_per_rad)).astype(np.int64)
+        counts = np.rint(numbers(readings.position_rad * self.counts_per_rad)).astype(np.int64)
         raw["counts"] = counts.astype(np.int32)  # keeps the low 32 bits: an encoder counter wraps
         raw["gyro"][self.axis_of] = to_i16(readings.gyro_rad_s * self.axis_sign * self.gyro_lsb)
         raw["accel"][self.axis_of] = to_i16(readings.accel_m_s2 * self.axis_sign * self.accel_lsb)
-        raw["battery"] = int(np.clip(np.round(np.nan_to_num(float(readings.battery_v) * self.battery_lsb)), 0, 65535))
+        battery = float(readings.battery_v) * self.battery_lsb
+        raw["battery"] = 0 if math.isnan(battery) else round(min(max(battery, 0.0), 65535.0))
         if self.extras:
             raw["extras"] = to_i16(readings.extra * self.extra_lsb)
         return raw
@@ -136,8 +137,15 @@ def readings(words: list[int], places: list[tuple[int, float]]) -> tuple[float, 
 
 def to_i16(counts: Float) -> NDArray[np.int16]:
     """Rounded and saturated as an ADC does it; NaN becomes the sign of no reading."""
-    whole = np.clip(np.round(np.nan_to_num(counts)), -32767, 32767).astype(np.int16)
+    whole = np.minimum(np.maximum(np.rint(numbers(counts)), -32767), 32767).astype(np.int16)
+    if np.isfinite(counts).all():
+        return np.asarray(whole)
     return np.where(np.isfinite(counts), whole, np.int16(NO_READING_I16)).astype(np.int16)
+
+
+def numbers(values: Float) -> Float:
+    """np.nan_to_num, which takes a fifth of a simulated flight, only where it changes anything."""
+    return values if np.isfinite(values).all() else np.nan_to_num(values)
 
 
 PAYLOADS = {message: make_dtype(table, 0, 0) for message, table in MESSAGES.items()}  # right for all without joints or extras
