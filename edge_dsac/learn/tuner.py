@@ -174,7 +174,10 @@ class Tuner:
         if not evidence.passed:
             self.session.note("refused", **told, evidence=evidence.as_json())
             return
-        words = {**told, "recipe": self.learner.tuning.recipe, "evidence": evidence.as_json()}
+        self.put_up(carried, held, {**told, "recipe": self.learner.tuning.recipe, "evidence": evidence.as_json()})
+
+    def put_up(self, carried: Carried, held: Rows, words: dict[str, Any]) -> None:
+        """On trial, whatever the gate says of it: that is `propose`'s question. A bench plants candidates here."""
         data = make_child(self.current, carried, held.obs / self.layout.scale, words, self.key)
         identity = read_bundle(data, (), allow_unsigned=True).identity
         self.session.note("candidate", **words, identity=f"{identity:016x}")  # first: after a kill its trial must find its judge
