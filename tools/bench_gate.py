@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 from bad_candidates import Family, families, make
-from flown_trial import Home, actor_bytes, fly_parent, fly_straight, try_out
+from flown_trial import Home, actor_bytes, fly_parent, fly_straight, make_home, try_out
 from gate_report import summary, table, truth_of
 from returns_cells import write_cell
 
@@ -119,26 +119,37 @@ def run(args: argparse.Namespace, wanted: list[tuple[Family, float]]) -> int:
             return 3
         run_family(study, family, [strength for of, strength in left if of == family], len(left))
     judge_truth(study, wanted)
+    fly_controls(study)
     return 3 if study.missing(wanted) or study.out_of_time() else 0
 
 
 def home_of(policy: str, args: argparse.Namespace) -> Home:
-    """The parent's own flight, from the disk where it lies there."""
+    """With rows from the parent's own flight, which lies on the disk once it was flown."""
     path, ranges = policy.rsplit(":", 1)
     name, source = name_of(policy), source_of(Path(path), None)
     kept, said = args.cells / f"{name}.rows.npz", args.cells / f"{name}.parent.json"
-    with tempfile.TemporaryDirectory() as folder:
-        if not (kept.exists() and said.exists()):
-            say(args, f"{name}: flies {args.rows_s + args.control_s:.0f} s by itself")
-            home = fly_parent(source, name, ranges, Path(folder), args.rows_s, args.control_s, args.seed)
-            kept.write_bytes(npz(home.rows._asdict()))
-            write_cell(said, {"falls": home.falls, "seconds": home.seconds, "ranges": ranges})
-            return home
+    home = make_home(source, name, ranges)
+    if not (kept.exists() and said.exists()):
+        say(args, f"{name}: flies {args.rows_s:.0f} s by itself")
+        with tempfile.TemporaryDirectory() as folder:
+            rows, falls = fly_parent(home, Path(folder), args.rows_s, args.seed)
+        kept.write_bytes(npz(rows._asdict()))
+        write_cell(said, {"falls": falls, "seconds": args.rows_s, "ranges": ranges})
+    with np.load(kept) as file:
+        return replace(home, rows=Rows(*(file[column] for column in Rows._fields)))
+
+
+def fly_controls(study: Study) -> None:
+    """How often does each parent fall with no candidate anywhere? On from the flight that gave the rows."""
+    args = study.args
+    for name, home in study.homes.items():
+        said = args.cells / f"{name}.parent.json"
         words = json.loads(said.read_text())
-        with np.load(kept) as file:
-            rows = Rows(*(file[column] for column in Rows._fields))
-        home = fly_parent(source, name, ranges, Path(folder), 0.0, 0.0, args.seed)
-        return replace(home, rows=rows, falls=words["falls"], seconds=words["seconds"])
+        while words["seconds"] < args.rows_s + args.control_s and not study.out_of_time():
+            with tempfile.TemporaryDirectory() as folder:
+                _, falls = fly_parent(home, Path(folder), CONTROL_S, args.seed + 1 + round(words["seconds"]))
+            words |= {"falls": words["falls"] + falls, "seconds": words["seconds"] + CONTROL_S}
+            write_cell(said, words)
 
 
 def run_family(study: Study, family: Family, strengths: list[float], total: int) -> None:
@@ -231,7 +242,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--others", type=int, default=16, help="candidates that are not bad, at most (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=Course().pairs, help="of windows, at most (default: the tuner's, %(default)s)")
     parser.add_argument("--rows-s", type=float, default=60.0, help="flown by each policy for rows to learn from (default: %(default)s)")
-    parser.add_argument("--control-s", type=float, default=120.0, help="flown on by each without a trial, for its own falls (default: %(default)s)")
+    parser.add_argument("--control-s", type=float, default=120.0, help="flown on by each without a trial, last of all, for its own falls (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=40, help="of the truth (default: %(default)s)")
     parser.add_argument("--episode-s", type=float, default=5.0, help="length of each (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1)

@@ -37,8 +37,8 @@ from edge_dsac.spec.robot import RobotSpec
 from edge_dsac.steplog import Chunk
 
 LAP = "brisk"  # 4 s: a window is one of it
-LOOK_S = 0.4  # between two looks of the tuner
-BEFORE_S, AFTER_S = 1.0, 2.0  # flown under the parent before the proposal, and after the verdict
+LOOK_S = 0.2  # between two looks of the tuner, as `edge-dsac tune` has it
+BEFORE_S, AFTER_S = 0.8, 1.2  # flown under the parent before the proposal, and after the verdict
 SOON_S = 0.5  # a fall so soon after the candidate drove is the trial's
 LATER_S = 2.0  # one so soon after is told apart
 FALLEN = int(Fault.TILT | Fault.OVERSPEED)
@@ -132,9 +132,7 @@ class Home:
     spec: RobotSpec
     bundle: bytes
     carried: Carried
-    rows: Rows
-    falls: int  # of the parent alone, ...
-    seconds: float  # ... in so many seconds
+    rows: Rows  # of the parent's own flight
 
 
 def parent_bundle(source: Source, name: str) -> bytes:
@@ -179,23 +177,24 @@ class Witness:
         return len(self.flights) - 1, int(self.whole()[-1]["index"][-1])
 
 
-def fly_parent(source: Source, name: str, ranges: str, folder: Path, rows_s: float, control_s: float, seed: int) -> Home:
-    """Rows to learn from, then as long again as it is told: how often does it fall by itself?"""
-    data, carried = parent_bundle(source, name), read_carried(source.carried, name)
-    robot = TuneRobot(create_slots(folder / "slots", data, allow_unsigned=True), source.spec, folder / "flights", ranges, seed, lap=LAP)
-    robot.live(rows_s)
-    settings, parts = carried.settings, []
+def make_home(source: Source, name: str, ranges: str) -> Home:
+    """Without rows as yet."""
+    nothing = Rows(*(np.zeros(0) for _ in Rows._fields))
+    return Home(name, ranges, source.spec, parent_bundle(source, name), read_carried(source.carried, name), nothing)
+
+
+def fly_parent(home: Home, folder: Path, seconds: float, seed: int) -> tuple[Rows, int]:
+    """(Rows to learn from, falls): what it does by itself."""
+    robot = TuneRobot(create_slots(folder / "slots", home.bundle, allow_unsigned=True), home.spec, folder / "flights", home.ranges, seed, LAP)
+    robot.live(seconds)
+    robot.close()
+    settings, parts = home.carried.settings, []
     reader: Transitions | None = None
     for chunk in robot.look():
         if reader is None or reader.flight != chunk.flight:
-            reader = Transitions(source.spec, settings["gamma"], settings["n_step"], settings["reward_scale"], flight=chunk.flight)
+            reader = Transitions(home.spec, settings["gamma"], settings["n_step"], settings["reward_scale"], flight=chunk.flight)
         parts += [reader.feed(chunk.columns)] + ([reader.finish()] if chunk.over else [])
-    for _ in range(round(control_s)):
-        robot.live(1.0)
-        robot.look()  # or they pile up
-    robot.close()
-    rows = Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    return Home(name, ranges, source.spec, data, carried, rows, robot.falls, rows_s + control_s)
+    return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True))), robot.falls
 
 
 def try_out(home: Home, candidate: Carried, believed: Rows, folder: Path, seed: int, course: Course) -> dict[str, Any]:

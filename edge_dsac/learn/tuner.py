@@ -31,6 +31,9 @@ from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog.follow import Chunk
 
 BLOCK_S = 5.0  # of held-out observations: one held-out second in each
+LEAN = "pitch_rad"
+FALLS = 0.002  # of the robot's rows, at both ends of its lean: a fall under the parent is no measure of what is safe
+CAUGHT = 0.7  # of the board's tilt limit: a robot that leans further is on its way to the floor, whoever drives
 OPEN = ("applied_action", "speed_target_m_s", "yaw_rate_target_rad_s")  # of the envelope: what says nothing about danger
 
 
@@ -201,18 +204,23 @@ class Tuner:
         )  # fmt: skip
 
     def envelope(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """What the robot has seen itself, and nearly all of what the simulation saw, with room around it."""
+        """What the robot has seen itself, and most of what the simulation saw, with room around it. Falls are among the simulation's
+        rows: of the lean its own count alone, and no room is given beyond what the board lets pass."""
         anchors = self.learner.carried.anchors["obs"]
         seen = self.buffer.rows.obs
-        least, most = np.quantile(anchors, [0.005, 0.995], axis=0)
+        least, most = np.quantile(anchors, [0.05, 0.95], axis=0)
         low, high = np.minimum(least, seen.min(axis=0)), np.maximum(most, seen.max(axis=0))
+        lean = np.array([label.startswith(LEAN) for label in self.layout.labels])
+        own_low, own_high = np.quantile(seen, [FALLS, 1.0 - FALLS], axis=0)
+        low, high = np.where(lean, own_low, low), np.where(lean, own_high, high)
         room = self.course.envelope * np.maximum(high - low, 0.02)
-        clip = self.layout.clip
+        caught = CAUGHT * self.spec.safety.tilt_limit_rad
+        clip, scale = self.layout.clip, self.layout.scale
         open_ends = np.array([any(label.startswith(name) for name in OPEN) for label in self.layout.labels])
-        low, high = (
-            np.where(open_ends, -clip, (low - room) / self.layout.scale),
-            np.where(open_ends, clip, (high + room) / self.layout.scale),
-        )
+        widest_low, widest_high = np.minimum(low / scale, -caught), np.maximum(high / scale, caught)
+        low, high = (low - room) / scale, (high + room) / scale
+        low, high = np.where(lean, np.maximum(low, widest_low), low), np.where(lean, np.minimum(high, widest_high), high)
+        low, high = np.where(open_ends, -clip, low), np.where(open_ends, clip, high)
         return tuple(low.tolist()), tuple(high.tolist())
 
     # ---- what the trial says
