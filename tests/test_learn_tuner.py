@@ -165,6 +165,28 @@ def test_the_envelope_holds_what_was_seen_and_keeps_out_what_is_far_off(proposed
     assert (low[opened] == -layout.clip[opened]).all()
 
 
+def test_a_lean_that_only_falls_of_the_simulation_have_is_outside_the_envelope(desk):
+    """Seen on a policy trained in simulation: anchors from its falls let a candidate lean to 1.4 rad, the board lets go at 0.8."""
+    ready = desk(NEVER)
+    layout, limit = ready.tuner.layout, ready.spec.safety.tilt_limit_rad
+    lean = layout.labels.index("pitch_rad")
+    columns = flown(ready.spec, 1500)
+    columns["obs"][:, lean] = 0.05 * np.sin(0.1 * np.arange(1500))
+    ready.flights.waiting.clear()
+    ready.flights.add(columns)
+    ready.tuner.improve()
+    ready.learner.carried.anchors["obs"][:, lean] = layout.scale[lean] * 0.79 * np.sign(np.arange(40) - 19.5)
+    low, high = ready.tuner.envelope()
+    assert low[lean] == pytest.approx(-0.1, abs=2e-3)  # seen from -.05 to .05, and half of that as room
+    assert high[lean] == pytest.approx(0.1, abs=2e-3)
+    for most, expected in ((0.4, 0.7 * limit), (0.7, 0.7)):  # room ends before the board's limit; what the robot does itself is inside
+        ready.buffer.rows.obs[:, lean] = layout.scale[lean] * most * np.sin(0.1 * np.arange(len(ready.buffer)))
+        low, high = ready.tuner.envelope()
+        assert high[lean] == pytest.approx(expected, rel=2e-2)
+        assert low[lean] == pytest.approx(-expected, rel=2e-2)
+        assert high[lean] < limit
+
+
 @pytest.mark.slow
 def test_the_next_candidate_waits_for_its_updates(proposed):
     ready = proposed()

@@ -23,10 +23,10 @@ from edge_dsac.spec.robot import RobotSpec
 UPDATES = (50.0, 100.0, 200.0, 400.0)
 # kind -> way -> strengths. Per policy 51 candidates are planted and 4 are not bad.
 WAYS: dict[str, dict[str, tuple[float, ...]]] = {
-    "wrong-sign": {way: (-1.5, -1.0, -0.7, -0.4) for way in ("first", "second", "both")},
-    "stale-critic": {way: UPDATES for way in ("foreign", "frozen", "delayed")},
-    "poisoned-buffer": {way: UPDATES[1:] for way in ("rewards-shuffled", "actions-late", "actions-early", "pitch-turned", "gyro-turned")},
-    "reward-bug": {way: UPDATES for way in ("negated", "speed-alone", "spin-alone")},
+    "wrong-sign": dict.fromkeys(("first", "second", "both"), (-1.5, -1.0, -0.7, -0.4)),
+    "stale-critic": dict.fromkeys(("foreign", "frozen", "delayed"), UPDATES),
+    "poisoned-buffer": dict.fromkeys(("rewards-shuffled", "actions-late", "actions-early", "pitch-turned", "gyro-turned"), UPDATES[1:]),
+    "reward-bug": dict.fromkeys(("negated", "speed-alone", "spin-alone"), UPDATES),
     "slightly-worse": {"noise": (0.05, 0.15, 0.4)},
     "no-change": {"copy": (0.0,)},
 }
@@ -36,7 +36,8 @@ FAST = Tuning(batch=128, real_share=1.0, critic_lr=1e-3, actor_lr=1e-3, actor_ev
 CHASING = replace(FAST, critic_lr=1e-9, actor_every=1)  # the actor climbs critics that stand still
 TUNINGS: dict[str, Tuning] = {
     "foreign": replace(CHASING, recipe="full"), "frozen": replace(CHASING, actor_lr=3e-3), "delayed": replace(CHASING, critic_lr=3e-6),
-    "actions-early": replace(FAST, recipe="full"), "gyro-turned": replace(FAST, recipe="full"), "spin-alone": replace(FAST, recipe="low-rank"),
+    "actions-early": replace(FAST, recipe="full"), "gyro-turned": replace(FAST, recipe="full"),
+    "spin-alone": replace(FAST, recipe="low-rank"),
 }  # fmt: skip
 LATE_TICKS = 5
 
@@ -70,7 +71,7 @@ class Made:
 
 
 def families(policies: list[str], seed: int) -> list[Family]:
-    """Way by way over all policies, the kinds in turn, so that a stopped study is balanced; what is not bad comes last: it flies longest."""
+    """Way by way over all policies, the kinds in turn, so that a stopped study is balanced. What is not bad flies longest: last."""
     bad = [list(WAYS[kind]) for kind in WAYS if kind not in NOT_BAD]
     turns = max(len(ways) for ways in bad)
     order = [(kind, list(WAYS[kind])[turn]) for turn in range(turns) for kind in WAYS if kind not in NOT_BAD and turn < len(WAYS[kind])]

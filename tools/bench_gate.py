@@ -40,7 +40,6 @@ from returns_cells import write_cell
 
 from edge_dsac.bundle.actor import actor_from_bytes
 from edge_dsac.cli.source import source_of
-from edge_dsac.learn.carried import read_carried
 from edge_dsac.learn.checkpoint import npz
 from edge_dsac.learn.compiled import prepare
 from edge_dsac.learn.run_folder import machine
@@ -96,7 +95,9 @@ def main() -> int:
 
 def planned(args: argparse.Namespace) -> list[tuple[Family, float]]:
     """In the order in which they are flown: of every family its strengths together, for one learner makes them all."""
-    every = [(family, strength) for family in families([name_of(policy) for policy in args.policies], args.seed) for strength in family.strengths]
+    every = [
+        (family, strength) for family in families([name_of(policy) for policy in args.policies], args.seed) for strength in family.strengths
+    ]
     return [one for one in every if one[0].planted][: args.planted] + [one for one in every if not one[0].planted][: args.others]
 
 
@@ -154,7 +155,9 @@ def fly_controls(study: Study) -> None:
 
 def run_family(study: Study, family: Family, strengths: list[float], total: int) -> None:
     args, home = study.args, study.homes[family.policy]
-    stranger = next((other.carried for name, other in study.homes.items() if other.bundle != home.bundle and name != home.name), home.carried)
+    stranger = next(
+        (other.carried for name, other in study.homes.items() if other.bundle != home.bundle and name != home.name), home.carried
+    )
     upto = max(strengths) if family.strengths[0] > 0.0 else np.inf
     for made in make(family, home.carried, stranger, home.rows, home.spec, upto):
         if made.strength not in strengths:
@@ -176,8 +179,7 @@ def run_family(study: Study, family: Family, strengths: list[float], total: int)
 
 
 def tell_progress(study: Study, name: str, row: dict[str, Any], total: int) -> None:
-    elapsed = time.monotonic() - study.begun
-    left = elapsed / study.flown * (total - study.flown)
+    left = study.spent / study.flown * (total - study.flown)
     falls = f", {len(row['falls'])} falls" if row["falls"] else ""
     say(
         study.args, f"{study.flown}/{total} {name}: gate {'passed' if row['gate']['passed'] else 'refused'}, {row['verdict']} after "
@@ -191,7 +193,11 @@ def tell_progress(study: Study, name: str, row: dict[str, Any], total: int) -> N
 def judge_truth(study: Study, wanted: list[tuple[Family, float]]) -> None:
     """What was accepted first: if the time is up before all are judged, those are known."""
     args = study.args
-    rows = [json.loads(study.path(family.name(strength)).read_text()) for family, strength in wanted if study.path(family.name(strength)).exists()]
+    rows = [
+        json.loads(study.path(family.name(strength)).read_text())
+        for family, strength in wanted
+        if study.path(family.name(strength)).exists()
+    ]
     rows = sorted(rows, key=lambda row: row["verdict"] != "better")
     due = [row for row in rows if not (args.cells / f"{row['name']}.truth.json").exists()]
     parents: dict[str, Any] = {}
@@ -225,8 +231,9 @@ def read_all(cells: Path, wanted: list[tuple[Family, float]]) -> dict[str, Any]:
         truth = path.with_name(f"{row['name']}.truth.json")
         rows.append({**row, "truth": json.loads(truth.read_text()) if truth.exists() else None})
         parents[family.policy] = json.loads((cells / f"{family.policy}.parent.json").read_text())
+    command = shlex.join(["python", "tools/bench_gate.py", *sys.argv[1:]])
     return {
-        "command": shlex.join(["python", "tools/bench_gate.py", *sys.argv[1:]]), "date": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(),
+        "command": command, "date": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(),
         "missing": len(wanted) - len(rows), "summary": summary(rows, parents) if rows else {}, "rows": rows,
     }  # fmt: skip
 
@@ -237,17 +244,26 @@ def say(args: argparse.Namespace, line: str) -> None:
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policies", nargs="+", default=list(POLICIES), metavar="RUN:RANGES", help="training runs, and which robot each flies")
+    parser.add_argument(
+        "--policies", nargs="+", default=list(POLICIES), metavar="RUN:RANGES", help="training runs, and which robot each flies"
+    )
     parser.add_argument("--planted", type=int, default=200, help="bad candidates, at most (default: %(default)s)")
     parser.add_argument("--others", type=int, default=16, help="candidates that are not bad, at most (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=Course().pairs, help="of windows, at most (default: the tuner's, %(default)s)")
     parser.add_argument("--rows-s", type=float, default=60.0, help="flown by each policy for rows to learn from (default: %(default)s)")
-    parser.add_argument("--control-s", type=float, default=120.0, help="flown on by each without a trial, last of all, for its own falls (default: %(default)s)")
+    parser.add_argument(
+        "--control-s",
+        type=float,
+        default=120.0,
+        help="flown on by each without a trial, last of all, for its own falls (default: %(default)s)",
+    )
     parser.add_argument("--episodes", type=int, default=40, help="of the truth (default: %(default)s)")
     parser.add_argument("--episode-s", type=float, default=5.0, help="length of each (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing new after so many minutes")
-    parser.add_argument("--cells", type=Path, default=ROOT / "bench" / "gate-cells", help="one file per candidate (default: bench/gate-cells)")
+    parser.add_argument(
+        "--cells", type=Path, default=ROOT / "bench" / "gate-cells", help="one file per candidate (default: bench/gate-cells)"
+    )
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     parser.add_argument("--report", action="store_true", help="from what is there; flies nothing")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output; progress on standard error")

@@ -143,9 +143,7 @@ def parent_bundle(source: Source, name: str) -> bytes:
     files = {"actor.npz": source.actor_file, "golden.npz": make_golden(actor, None, obs), **source.carried}
     training = {key: source.provenance.get(key) for key in ("run", "seed", "source")}
     precision = Precision("float32", "a bench's: what is tuned is in float32 too", {})
-    return make_bundle(
-        make_manifest(source.spec, actor, files, name=name, version=1, precision=precision, training=training), files, None
-    )
+    return make_bundle(make_manifest(source.spec, actor, files, name=name, version=1, precision=precision, training=training), files, None)
 
 
 def actor_bytes(carried: Carried, spec: RobotSpec) -> bytes:
@@ -185,7 +183,9 @@ def make_home(source: Source, name: str, ranges: str) -> Home:
 
 def fly_parent(home: Home, folder: Path, seconds: float, seed: int) -> tuple[Rows, int]:
     """(Rows to learn from, falls): what it does by itself."""
-    robot = TuneRobot(create_slots(folder / "slots", home.bundle, allow_unsigned=True), home.spec, folder / "flights", home.ranges, seed, LAP)
+    robot = TuneRobot(
+        create_slots(folder / "slots", home.bundle, allow_unsigned=True), home.spec, folder / "flights", home.ranges, seed, LAP
+    )
     robot.live(seconds)
     robot.close()
     settings, parts = home.carried.settings, []
@@ -204,9 +204,9 @@ def try_out(home: Home, candidate: Carried, believed: Rows, folder: Path, seed: 
     robot = TuneRobot(slots, spec, folder / "flights", home.ranges, seed, lap=LAP)
     witness = Witness(robot)
     session = Session(folder / "session", {"parent": slots.current().manifest.sha256}, resume=False)
-    buffer = Buffer(
-        folder / "rows", believed.obs.shape[1], len(spec.actions), len(believed.reward) + 60_000, fsync_s=math.inf, fingerprint=spec.policy_fingerprint
-    )  # fmt: skip
+    room = len(believed.reward) + 60_000
+    sizes = believed.obs.shape[1], len(spec.actions)
+    buffer = Buffer(folder / "rows", *sizes, room, fsync_s=math.inf, fingerprint=spec.policy_fingerprint)
     buffer.extend(believed)
     silent = dataclasses.replace(course, first_s=math.inf)  # it judges; it learns nothing
     tuner = Tuner(slots, session, Learner(home.carried, Tuning()), buffer, witness, None, silent)
