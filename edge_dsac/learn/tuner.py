@@ -57,6 +57,8 @@ class Course:
     """of a trial: the old and the new policy drive so long in turn; whole laps where there is an exercise"""
     settle_s: float = 1.0
     """at a window's start, not counted"""
+    shadow_s: float = 2.0
+    """before the first window, in which a candidate is asked and does not drive: its mean shift is held to `limits` once more"""
     pairs: int = 24
     """of windows, at most; a clear difference takes eight"""
     envelope: float = 0.5
@@ -200,7 +202,8 @@ class Tuner:
         low, high = self.envelope()
         return TrialPlan(
             window_ticks=round(course.window_s * hz), pairs=course.pairs, low=low, high=high, seed=self.number,
-            settle_ticks=round(course.settle_s * hz), max_voids=4 * course.pairs,
+            settle_ticks=round(course.settle_s * hz), max_voids=4 * course.pairs, shadow_ticks=round(course.shadow_s * hz),
+            max_shadow_shift=course.limits.shift_mean if course.shadow_s else None,
         )  # fmt: skip
 
     def envelope(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
