@@ -256,6 +256,53 @@ def test_a_larger_difference_from_the_old_one_than_agreed_ends_the_trial_and_onl
     assert free.trial.stage == Stage.OVER
 
 
+SHADOW = {"shadow_ticks": 10, "max_shadow_shift": 0.3}
+
+
+def test_in_the_shadow_it_is_asked_and_does_not_drive_and_then_its_windows_begin():
+    rig = Rig().running().offer(plan_of(window=5, pairs=2, seed=seed_with(True, 2), **SHADOW), Constant(NEW, 0.29))
+    begun = len(rig.drove())
+    rig.ticks(80)
+    drove, trial = rig.drove(), rig.trial
+    assert drove.index(NEW) == begun + 1 + 10  # the tick of the offer, and those in the shadow
+    assert trial.stage == Stage.OVER
+    assert drove.count(NEW) == 10
+    assert trial.details()["shadow_shift"] == [pytest.approx(0.29), 0.0]
+
+
+@pytest.mark.parametrize("value", [0.31, -0.31, math.nan, math.inf])
+def test_what_answers_too_differently_in_the_shadow_never_drives(value):
+    rig = Rig().running().offer(plan_of(**SHADOW), Constant(NEW, value)).ticks(60)
+    assert rig.trial.stage == Stage.ABORTED
+    assert "in the shadow" in rig.trial.why
+    assert NEW not in rig.drove()
+    assert rig.trial.new_ticks == 0
+    json.dumps(rig.trial.details(), allow_nan=False)
+
+
+def test_the_shadow_waits_while_the_robot_does_not_run_or_a_person_drives():
+    rig = Rig().running().offer(plan_of(**SHADOW)).ticks(4)
+    asked = rig.trial.new.asked
+    rig.person.rules = int(Rule.HUMAN)
+    rig.ticks(30)
+    assert rig.trial.new.asked == asked == rig.trial.shadowed
+    assert NEW not in rig.drove()
+    rig.person.rules = 0
+    rig.ticks(20)
+    assert rig.trial.shadowed == 10
+    assert NEW in rig.drove()
+
+
+def test_the_exercise_goes_on_in_the_shadow_and_begins_anew_with_the_first_window():
+    exercise = Exercise(Lap((Leg(0.03, speed_m_s=0.1), Leg(0.02, speed_m_s=0.2))), 100)
+    rig = Rig(exercise).running().offer(plan_of(window=5, **{**SHADOW, "shadow_ticks": 7}))
+    places = []
+    for _ in range(10):
+        rig.ticks()
+        places.append(exercise.at)
+    assert places == [1, 2, 3, 4, 0, 1, 2, 1, 2, 3]
+
+
 def test_a_board_fault_that_stops_nothing_ends_the_trial_too():
     rig = new_first().ticks(4)
     receive = rig.board.receive

@@ -33,6 +33,12 @@ class TrialPlan:
     max_action_shift: float | None = fact(
         "largest difference between the two answers to one observation; null: the old one is not asked", default=None
     )
+    shadow_ticks: int = fact(
+        "before the first window, in which the new one is asked and the old one drives", low=0, high=100_000, default=0
+    )
+    max_shadow_shift: float | None = fact(
+        "largest mean difference between their answers in these, of each action; null: none is too large", default=None
+    )
 
     @property
     def most_new_ticks(self) -> int:
@@ -69,6 +75,8 @@ def read_plan(table: Any) -> TrialPlan:
         raise TrialError(f"trial.json: {plan.settle_ticks} ticks to settle leave nothing of a window of {plan.window_ticks}")
     if plan.max_action_shift is not None and not plan.max_action_shift > 0.0:
         raise TrialError(f"trial.json: plan.max_action_shift: expected more than 0 or null, got {plan.max_action_shift}")
+    if plan.max_shadow_shift is not None and not (plan.max_shadow_shift > 0.0 and plan.shadow_ticks):
+        raise TrialError(f"trial.json: plan.max_shadow_shift: expected more than 0 with shadow_ticks, or null, got {plan.max_shadow_shift}")
     return plan
 
 

@@ -54,6 +54,8 @@ class Course:
     """of a trial: the old and the new policy drive so long in turn; whole laps where there is an exercise"""
     settle_s: float = 1.0
     """at a window's start, not counted"""
+    shadow_s: float = 2.0
+    """before the first window, in which a candidate is asked and does not drive: its mean shift is held to `limits` once more"""
     pairs: int = 24
     """of windows, at most; a clear difference takes eight"""
     envelope: float = 0.5
@@ -174,7 +176,10 @@ class Tuner:
         if not evidence.passed:
             self.session.note("refused", **told, evidence=evidence.as_json())
             return
-        words = {**told, "recipe": self.learner.tuning.recipe, "evidence": evidence.as_json()}
+        self.put_up(carried, held, {**told, "recipe": self.learner.tuning.recipe, "evidence": evidence.as_json()})
+
+    def put_up(self, carried: Carried, held: Rows, words: dict[str, Any]) -> None:
+        """On trial, whatever the gate says of it: that is `propose`'s question. A bench plants candidates here."""
         data = make_child(self.current, carried, held.obs / self.layout.scale, words, self.key)
         identity = read_bundle(data, (), allow_unsigned=True).identity
         self.session.note("candidate", **words, identity=f"{identity:016x}")  # first: after a kill its trial must find its judge
@@ -196,6 +201,7 @@ class Tuner:
         return TrialPlan(
             window_ticks=round(course.window_s * hz), pairs=course.pairs, low=tuple(low.tolist()), high=tuple(high.tolist()),
             seed=self.number, settle_ticks=round(course.settle_s * hz), max_voids=4 * course.pairs,
+            shadow_ticks=round(course.shadow_s * hz), max_shadow_shift=course.limits.shift_mean if course.shadow_s else None,
         )  # fmt: skip
 
     # ---- what the trial says

@@ -1,12 +1,14 @@
 """A candidate on trial: windows in which the old policy and the new one drive in turn, and a guard that ends it at once.
 
-Decides at each tick boundary which of the two the slot holds for the next tick. Knows no file: candidates.py carries the word between the
-folder and here. Rules that must stay true: the new one drives only in its own windows, and the plan bounds their number, the
-repeated ones included; after a breach the old one drives the very next tick, without a fade.
+Decides at each tick boundary which of the two the slot holds for the next tick. Before the first window the new one is in the shadow: it
+is asked, and does not drive: a robot that shakes by itself is lost after a tenth of a second of a wrong sign, and no guard is quicker.
+Knows no file: candidates.py carries the word between the folder and here. Rules that must stay true: the new one drives only in its own
+windows, and the plan bounds their number, the repeated ones included; after a breach the old one drives the very next tick, without a fade.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,8 +39,14 @@ class Trial:
         self.driving = old  # what the slot should hold now
         self.stage: Stage | None = None  # None while it goes on
         self.why = ""
+        self.shadowed = 0
+        self.shadow_shift: list[float] = []  # of each action, summed over the ticks in the shadow
         self.low, self.high = np.array(plan.low, np.float32), np.array(plan.high, np.float32)
         self.below, self.above = np.zeros(len(plan.low), bool), np.zeros(len(plan.low), bool)
+
+    @property
+    def in_shadow(self) -> bool:
+        return self.shadowed < self.plan.shadow_ticks
 
     def end(self, stage: Stage, why: str) -> None:
         if self.stage is None:
@@ -55,13 +63,31 @@ class Trial:
             self.end(Stage.ABORTED, why)
             return
         person = bool(loop.slot.rules & HUMAN)
-        if mode == Mode.RUNNING and not person and is_new == self.order[self.window]:
+        if self.in_shadow:
+            if mode == Mode.RUNNING and not loop.slot.rules:  # of a blend, nobody is the author
+                self.ask_in_shadow(loop)
+            if self.in_shadow:
+                return
+        elif mode == Mode.RUNNING and not person and is_new == self.order[self.window]:
             self.count(loop.ticks - 1)
         elif self.ticks:
             self.void()
         if self.stage is None:
             drives = mode in MOVING and not person and self.order[self.window]
             self.driving = self.new if drives else self.old
+
+    def ask_in_shadow(self, loop: ControlLoop) -> None:
+        """What would it have done? Its answer goes nowhere."""
+        moved = [abs(float(wanted) - float(did)) for wanted, did in zip(self.new.act(loop.obs), loop.action, strict=True)]
+        self.shadow_shift = [total + by for total, by in zip(self.shadow_shift or [0.0] * len(moved), moved, strict=True)]
+        self.shadowed += 1
+        most = self.plan.max_shadow_shift
+        if self.shadowed < self.plan.shadow_ticks or most is None:
+            return
+        for total in self.shadow_shift:
+            if not total <= most * self.shadowed:
+                why = f"in the shadow its action was {total / self.shadowed:.3g} from the old one's on average, at most {most:g} may be"
+                self.end(Stage.ABORTED, why)
 
     def count(self, index: int) -> None:
         """One more tick of this window; `index` is its step in the log."""
@@ -138,6 +164,7 @@ class Trial:
         return {
             "windows": windows[: self.window], "window_ticks": self.plan.window_ticks, "settle_ticks": self.plan.settle_ticks,
             "of": len(self.order), "voids": self.voids, "new_ticks": self.new_ticks,
+            "shadow_shift": [total / self.shadowed if math.isfinite(total) else None for total in self.shadow_shift],
         }  # fmt: skip
 
 
@@ -172,7 +199,7 @@ class Seat:
             loop.slot.take(trial.driving, fade=trial.stage is not Stage.ABORTED)
         if trial.stage is not None:
             self.leave(trial)
-        elif trial.ticks == 0:
+        elif trial.ticks == 0 and not trial.in_shadow:
             self.begin_lap()
 
     def begin_lap(self) -> None:
