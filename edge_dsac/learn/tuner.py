@@ -28,6 +28,7 @@ from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows, Transitions
 from edge_dsac.learn.windows import Window, Windows
 from edge_dsac.spec.layout import ObservationLayout
+from edge_dsac.spec.robot import RobotSpec
 from edge_dsac.steplog.follow import Chunk
 
 BLOCK_S = 5.0  # of held-out observations: one held-out second in each
@@ -94,6 +95,7 @@ class Tuner:
         self.asked_at = 0  # updates when the last candidate was made
         self.figures: dict[str, float] = {}
         self.dropped: dict[str, int] = {}
+        self.session.note("opened", **buffer.told())
         self.resume()
 
     def improve(self) -> str:
@@ -113,9 +115,10 @@ class Tuner:
 
     def take_in(self, chunk: Chunk) -> None:
         """Step -> Transition -> buffer; and the windows of a trial."""
-        settings = self.learner.carried.settings
         if self.transitions is None or self.transitions.flight != chunk.flight:
-            self.transitions = Transitions(self.spec, settings["gamma"], settings["n_step"], settings["reward_scale"], flight=chunk.flight)
+            self.transitions = transitions_of(self.spec, self.learner.carried.settings, chunk.flight)
+            # From here on rows are this flight's, those after `last`: with this the rows of every round can be made again from the logs.
+            self.session.note("flight", flight=chunk.flight, rows=self.buffer.total, last=self.buffer.last(chunk.flight))
         self.buffer.extend(self.transitions.feed(chunk.columns))
         if chunk.over:
             self.buffer.extend(self.transitions.finish())
@@ -301,6 +304,11 @@ class Tuner:
             raise TunerStop(
                 f"{self.current.manifest.name} version {self.current.manifest.version} is not of this session; start a new one on it"
             )
+
+
+def transitions_of(spec: RobotSpec, settings: dict[str, Any], flight: int) -> Transitions:
+    """`settings`: those that the policy carries."""
+    return Transitions(spec, settings["gamma"], settings["n_step"], settings["reward_scale"], flight=flight)
 
 
 def held_rows(rows: Rows) -> Rows:
