@@ -151,7 +151,8 @@ class SlotFolder:
 
 
 def name_of(bundle: Bundle) -> str:
-    return f"{bundle.manifest.name} version {bundle.manifest.version} ({bundle.identity:016x})"
+    guided = ", critic-guided" if bundle.guide else ""
+    return f"{bundle.manifest.name} version {bundle.manifest.version} ({bundle.identity:016x}{guided})"
 
 
 def read_if_there(path: Path) -> bytes | None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edge_dsac.bundle.guide import Guide
 from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.signing import SecretKey
 from edge_dsac.bundle.slot_folder import Outcome, SlotsError, Stage
@@ -22,6 +23,7 @@ from edge_dsac.learn.buffer import Buffer, held_out
 from edge_dsac.learn.carried import Carried, read_carried
 from edge_dsac.learn.child import make_child
 from edge_dsac.learn.evidence import Evidence, Limits, judge_offline, time_blocks
+from edge_dsac.learn.guiding import Guidance, make_guide
 from edge_dsac.learn.learner import Learner, tensors
 from edge_dsac.learn.sequential import Demands, Verdict, judge
 from edge_dsac.learn.session import Session
@@ -61,6 +63,8 @@ class Course:
     """room around what was seen so far, as a share of its range, that the robot may reach while a candidate drives"""
     limits: Limits = field(default_factory=Limits)
     """what a candidate must keep before it is tried"""
+    guidance: Guidance = field(default_factory=Guidance)
+    """of recipe critic: how far its critics may go from the actor's own action"""
 
 
 class Flights(Protocol):
@@ -172,24 +176,33 @@ class Tuner:
         self.asked_at = self.learner.updates
         carried = self.learner.child()
         held = held_rows(self.buffer.rows)
-        evidence = self.weigh(carried, held)
+        guide = self.guide(carried, held)
+        evidence = self.weigh(carried, held, guide)
         told = {"round": self.number, "updates": self.learner.updates, "rows": self.buffer.total, "weights": digest(carried)}
         if not evidence.passed:
             self.session.note("refused", **told, evidence=evidence.as_json())
             return
         words = {**told, "recipe": self.learner.tuning.recipe, "evidence": evidence.as_json()}
-        data = make_child(self.current, carried, held.obs / self.layout.scale, words, self.key)
+        if guide is not None:
+            words["guide"] = guide.words
+        data = make_child(self.current, carried, held.obs / self.layout.scale, words, self.key, guide)
         identity = read_bundle(data, (), allow_unsigned=True).identity
         self.session.note("candidate", **words, identity=f"{identity:016x}")  # first: after a kill its trial must find its judge
         self.slots.propose(data, self.plan())
         self.attempt = Attempt(identity)
 
-    def weigh(self, carried: Carried, held: Rows) -> Evidence:
+    def guide(self, carried: Carried, held: Rows) -> Guide | None:
+        """Where the critics alone learn they drive too, by choosing near the actor's own action; else the child would be its parent."""
+        if self.learner.recipe.moves_actor or not len(held.obs):
+            return None
+        return make_guide(carried, self.learner.recipe.objective, held.obs, self.course.guidance)
+
+    def weigh(self, carried: Carried, held: Rows, guide: Guide | None) -> Evidence:
         parent = read_carried(self.current.files, self.current.manifest.name)
         return judge_offline(
             tensors(parent.networks["actor"]), tensors(carried.networks["actor"]), tensors(carried.networks["critics"]),
             self.learner.recipe.objective, held.obs, time_blocks(held.t_host_ns, BLOCK_S), self.layout.clip * self.layout.scale,
-            self.course.limits,
+            self.course.limits, guides=(self.current.guide, guide),
         )  # fmt: skip
 
     def plan(self) -> TrialPlan:
