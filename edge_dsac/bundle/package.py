@@ -63,6 +63,11 @@ def make_bundle(manifest: Manifest, files: Mapping[str, bytes], key: SecretKey |
     return data
 
 
+def signed_again(bundle: Bundle, key: SecretKey) -> bytes:
+    """The same policy under another signature: manifest and files byte for byte, so its identity and its line of parents stay."""
+    return make_bundle(bundle.manifest, {name: data for name, data in bundle.files.items() if name not in (MANIFEST, SIGNATURE)}, key)
+
+
 def read_bundle(source: bytes | str | Path, keys: Iterable[PublicKey], *, allow_unsigned: bool = False) -> Bundle:
     """`allow_unsigned` also takes one signed by a key not in `keys`; a wrong signature by a key in `keys` is never taken."""
     if isinstance(source, bytes):
