@@ -97,6 +97,8 @@ def status(args: argparse.Namespace) -> int:
     for verdict in words["verdicts"]:
         tell(f"  {verdict['decision']}: {verdict['why']}")
     tell(f"  {words['refused']} refused before a trial, {words['memory_mb']} MB, made way for the loop {words['yielded']} times")
+    for complaint in words.get("other_flights", []):
+        tell(f"  {complaint}")
     return 0
 
 

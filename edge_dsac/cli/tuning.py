@@ -21,7 +21,7 @@ import numpy as np
 from edge_dsac.bundle.keyring import board_key, key_folder
 from edge_dsac.bundle.slot_folder import FLIGHT, name_of
 from edge_dsac.cli.signals import StopFlag
-from edge_dsac.cli.tuning_place import clock, comparable, opened, parent_of, session_folder, tell
+from edge_dsac.cli.tuning_place import clock, comparable, opened, parent_of, rows_folder, session_folder, tell
 from edge_dsac.steplog import Chunk, Follower
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     session = Session(folder, words, args.resume)
     session.note("machine", **machine(Learner(carried, tuning), step is not None))
     fingerprint = comparable(spec, carried.settings)
-    buffer = Buffer(place / "rows", sizes[0], sizes[-1], args.rows, args.keep, fingerprint=fingerprint)
+    buffer = Buffer(rows_folder(place, spec), sizes[0], sizes[-1], args.rows, args.keep, fingerprint=fingerprint)
     flights = Heard(Follower(args.slots / FLIGHT, spec), budget, 1_000_000_000 // spec.rates.control_hz)
     return Tuner(slots, session, Learner(carried, tuning, step), buffer, flights, key, course)
 
@@ -179,6 +179,7 @@ def memory_mb() -> float:
 
 
 def write_status(tuner: Tuner, budget: Budget, word: str, seconds: float, ended: str) -> None:
+    flights = tuner.flights if isinstance(tuner.flights, Heard) else None
     words = {
         "pid": os.getpid(), "session": str(tuner.session.folder), "does": word, "ended": ended, "seconds": round(seconds, 1),
         "updates": tuner.learner.updates, "updates_per_s": round(tuner.learner.updates / max(seconds, 1e-9), 1),
@@ -186,6 +187,7 @@ def write_status(tuner: Tuner, budget: Budget, word: str, seconds: float, ended:
         "windows": 0 if tuner.attempt is None else len(tuner.attempt.windows), "current": name_of(tuner.current),
         "verdicts": [{key: entry[key] for key in ("decision", "why")} for entry in tuner.session.of("verdict")],
         "refused": len(tuner.session.of("refused")), "memory_mb": round(memory_mb(), 1), "yielded": budget.yielded,
+        "other_flights": [] if flights is None else flights.follower.complaints,
     }  # fmt: skip
     place = tuner.session.folder.parent
     unfinished = place / ".status.unfinished"

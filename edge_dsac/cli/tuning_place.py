@@ -1,7 +1,7 @@
 """Where fine-tuning lies in a folder of slots, and what a session of it began with. For `start`, for `replay` and for the reports.
 
     FOLDER/tuning/session-001/   what was asked for, the journal, the newest states (learn/session.py)
-    FOLDER/tuning/rows/          the robot's own rows, of all sessions (learn/buffer.py)
+    FOLDER/tuning/rows-6f.../    the robot's own rows, of all sessions with one calibration (learn/buffer.py)
     FOLDER/tuning/status.json    what the tuner does now
 
 Knows no tuner. Rule that must stay true: nothing here needs torch, so that status, stop and undo work where there is none.
@@ -46,9 +46,19 @@ def parent_of(slots: Slots, session: Path, resume: bool) -> Bundle:
     return parent
 
 
+def rows_folder(place: Path, spec: RobotSpec) -> Path:
+    """Apart for each calibration: after an encoder was turned round, what was learned from before it is another robot's."""
+    return place / f"rows-{spec.calibration_id:016x}"
+
+
 def comparable(spec: RobotSpec, settings: dict[str, Any]) -> str:
-    """Rows of one buffer mean the same: the policy's layouts, the rewards, the horizon."""
-    words = [spec.policy_fingerprint, repr(spec.rewards), *(str(settings[name]) for name in ("gamma", "n_step", "reward_scale"))]
+    """Rows of one buffer mean the same: the policy's layouts, the calibration, the rewards, the horizon."""
+    words = [
+        spec.policy_fingerprint,
+        f"{spec.calibration_id:016x}",
+        repr(spec.rewards),
+        *(str(settings[name]) for name in ("gamma", "n_step", "reward_scale")),
+    ]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:32]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_dsac.bundle.package import Bundle
-from edge_dsac.cli.tuning_place import comparable, opened, parent_of, session_folder, tell
+from edge_dsac.cli.tuning_place import comparable, opened, parent_of, rows_folder, session_folder, tell
 from edge_dsac.steplog import FlightLog, open_log
 from edge_dsac.steplog.reading import join
 
@@ -47,7 +47,9 @@ def replay(args: argparse.Namespace) -> int:
     if not args.json:
         tell(f"doing {rounds} rounds of {learner.tuning.recipe} again; session {folder}")
     with tempfile.TemporaryDirectory(prefix="edge_dsac-replay-") as scratch:
-        found = list(compared(past, parent, learner, args.logs, place / "rows", Path(scratch), Progress(rounds, args.json)))
+        found = list(
+            compared(past, parent, learner, args.logs, rows_folder(place, parent.spec), Path(scratch), Progress(rounds, args.json))
+        )
     same = bool(found) and all(one.same for one in found)
     if args.json:
         told = [asdict(one) for one in found]

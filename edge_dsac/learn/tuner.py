@@ -321,7 +321,7 @@ class Tuner:
 
 def transitions_of(spec: RobotSpec, settings: dict[str, Any], flight: int) -> Transitions:
     """`settings`: those that the policy carries."""
-    return Transitions(spec, settings["gamma"], settings["n_step"], settings["reward_scale"], flight=flight)
+    return Transitions(spec, settings["gamma"], settings["n_step"], settings["reward_scale"], spec.calibration_id, flight)
 
 
 def held_rows(rows: Rows) -> Rows:
