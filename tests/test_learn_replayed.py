@@ -13,7 +13,6 @@ from edge_dsac.learn.replayed import Replay, ReplayError
 from edge_dsac.learn.rows_before import Unsynced, rows_before
 from edge_dsac.learn.rows_file import RowsError
 from edge_dsac.learn.session import read_session
-from edge_dsac.learn.transitions import Transitions
 from edge_dsac.learn.tuner import Course
 from edge_dsac.steplog import FlightLog
 
@@ -81,24 +80,6 @@ def test_a_session_of_two_flights_and_a_kill_comes_to_the_same_bits(bot, tmp_pat
     assert compared(found).count("state") == 2
     assert sum(one.what == "round" for one in found) == desk.tuner.number
     assert [one.what for one in found].count("restart") == 2
-
-
-@pytest.mark.parametrize("keep", ["oldest-out", "coverage"])
-def test_what_was_kept_does_not_hang_on_how_the_rows_came(bot, tmp_path, keep, generator):
-    """The rule of the buffer that a replay stands on."""
-    columns, told = flown(bot, 700), []
-    columns["obs"][::3] = columns["obs"][0]  # some of it is seen all the time
-    for number, cut in enumerate(([], sorted(generator.integers(1, 700, 9).tolist()), list(range(1, 700, 3)))):
-        transitions = Transitions(bot, 0.9, 3, 1.0, flight=9)
-        sizes = columns["obs"].shape[1], columns["action"].shape[1]
-        buffer = Buffer(tmp_path / str(number), *sizes, 100, keep, np.inf, fingerprint="x", disk=Unsynced())
-        for part in np.split(columns, cut):
-            buffer.extend(transitions.feed(part))
-        told.append(buffer.told())
-        buffer.close()
-    assert told[0] == told[1] == told[2]
-    assert told[0]["rows"] > 600
-    assert 80 < told[0]["kept"] <= 100
 
 
 @pytest.mark.slow

@@ -111,4 +111,5 @@ class GuidedMlp:
         np.copyto(self.values, first.judge(self.seen, self.actions))
         for critic in others:
             np.minimum(self.values, critic.judge(self.seen, self.actions), out=self.values)
-        return self.actions[:, int(self.values.argmax())].copy()  # whoever keeps it must not see the next tick's
+        chosen: Float = self.actions[:, int(self.values.argmax())].copy()  # whoever keeps it must not see the next tick's
+        return chosen
