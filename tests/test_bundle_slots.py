@@ -196,7 +196,7 @@ def test_undo_without_the_parent_in_the_history_says_so_and_changes_nothing(tmp_
 @pytest.mark.slow
 def test_golden_is_what_a_person_promoted_last(tmp_path):
     slots = accepted(new_slots(tmp_path), CHILD)
-    slots.promote()
+    slots.promote(forced=True)
     accepted(slots, GRANDCHILD)
     slots.restore_golden()
     assert slots.current_path.read_bytes() == CHILD
@@ -262,7 +262,7 @@ ACTIONS = {
     "drop": lambda slots: slots.drop("why"),
     "undo": lambda slots: slots.undo(),
     "restore": lambda slots: slots.restore_golden(),
-    "promote": lambda slots: slots.promote(),
+    "promote": lambda slots: slots.promote(forced=True),
     "begin": lambda slots: slots.begin(opened(GRANDCHILD).identity),
 }
 HAS_NO_CANDIDATE = ("propose",)

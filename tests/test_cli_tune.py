@@ -13,7 +13,8 @@ from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slots import Slots, create_slots
 from edge_dsac.cli.fieldwork import Fieldwork, add_field_arguments
 from edge_dsac.cli.main import main
-from edge_dsac.cli.tune import Budget, comparable, session_folder
+from edge_dsac.cli.tuning import Budget
+from edge_dsac.cli.tuning_place import comparable, session_folder
 from edge_dsac.learn.child import make_child
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog.layout import RecordLayout
@@ -85,9 +86,10 @@ def test_where_nothing_was_tuned_the_status_says_what_to_do(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_session_learns_from_a_flight_that_was_flown(bot, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("EDGE_DSAC_KEYS", str(tmp_path / "keys"))
-    monkeypatch.setattr("edge_dsac.cli.tune.be_modest", lambda: None)  # this process has more tests to run: nice, and with all its numbers
+    # This process has more tests to run: nice, and with all its numbers.
+    monkeypatch.setattr("edge_dsac.cli.tuning.be_modest", lambda: None)
     monkeypatch.setattr("edge_dsac.learn.compiled.prepare", lambda threads: None)
-    monkeypatch.setattr("edge_dsac.cli.tune.StopFlag", lambda: lambda: False)
+    monkeypatch.setattr("edge_dsac.cli.tuning.StopFlag", lambda: lambda: False)
     carried = small_carried(ObservationLayout(bot).size, len(bot.actions))
     slots = create_slots(tmp_path / "slots", policy_of(bot, carried), allow_unsigned=True)
     flight = write_flight(bot, tmp_path / "flight", flown(bot, 20 * bot.rates.control_hz, slots.current().identity))
@@ -101,6 +103,16 @@ def test_a_session_learns_from_a_flight_that_was_flown(bot, tmp_path, capsys, mo
     assert told["rows"] >= 19 * bot.rates.control_hz
     assert 0 < told["updates"] <= told["rows"]
     assert main(["tune", "stop", *words]) == 0
+    capsys.readouterr()
+    assert main(["tune", "replay", *words, "--json", str(flight)]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["same"]
+    assert {one["what"] for one in again["compared"]} == {"state"}
+    assert again["doubts"] == []
+    other = flown(bot, 20 * bot.rates.control_hz, slots.current().identity)
+    other["applied_action"] *= 0.5
+    assert main(["tune", "replay", *words, str(write_flight(bot, tmp_path / "other", other))]) == 1
+    assert "the saved state differs in" in capsys.readouterr().out
     assert main(["tune", "undo", *words]) == 3  # nothing was accepted, so there is nothing to undo
     assert main(["tune", "start", *words, "--resume", "--minutes", "0.02", "--compile", "off", "--seed", "5"]) == 1
     assert "other settings" in capsys.readouterr().err

@@ -133,6 +133,21 @@ def test_it_stays_within_its_capacity_in_memory_and_on_disk(tmp_path, keep, gene
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("keep", ["oldest-out", "coverage"])
+def test_what_was_kept_does_not_hang_on_how_the_rows_came(tmp_path, keep, generator):
+    """A session is replayed in other pieces than it came in."""
+    rows = made_up(range(400))._replace(obs=(0.7 * generator.normal(size=(400, 3))).astype(np.float32))
+    told = []
+    for number, cuts in enumerate(([], range(1, 400, 3), [100, 233, 350])):
+        buffer = buffer_in(tmp_path / str(number), 100, keep)
+        for begin, end in zip([0, *cuts], [*cuts, 400], strict=True):
+            buffer.extend(Rows(*(column[begin:end] for column in rows)))
+        told.append(buffer.told())
+        buffer.close()
+    assert told[0] == told[1] == told[2]
+    assert told[0]["rows"] == 400
+
+
 def test_more_rows_at_once_than_it_holds(tmp_path):
     buffer = buffer_in(tmp_path)
     assert buffer.extend(made_up(range(1000))) == 1000

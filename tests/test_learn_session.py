@@ -11,8 +11,13 @@ import pytest
 from made_up_flight import in_a_child
 from tuning_fixture import MadeUpFlights, TuneDesk, flown
 
-from edge_dsac.learn.session import Session, SessionError
+from edge_dsac.learn.buffer import Buffer
+from edge_dsac.learn.learner import Learner
+from edge_dsac.learn.replayed import Replay
+from edge_dsac.learn.rows_before import Unsynced
+from edge_dsac.learn.session import Session, SessionError, read_session, read_states
 from edge_dsac.learn.tuner import digest
+from edge_dsac.steplog import FlightLog
 
 WORDS = {"parent": "ab" * 32, "settings": {"seed": 0, "actor_lr": 3e-4, "recipe": "last-layer"}}
 
@@ -85,7 +90,7 @@ def test_the_newest_state_is_the_one_believed_and_the_one_before_it_is_kept(tmp_
         assert session.load().round == number
         assert session.load().arrays.keys() == state(number).keys()
         assert session.load().arrays["critics.0"].tolist() == state(number)["critics.0"].tolist()
-    assert [session.read(tmp_path / "s" / name).round for name in ("state-0", "state-1")] == [2, 3]
+    assert [state.round for state in read_states(tmp_path / "s", session.identity)] == [2, 3]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "gone", "zeros"])
@@ -209,7 +214,7 @@ def test_after_eight_kills_the_learner_has_the_bits_of_one_that_was_never_killed
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         path = folder / "session" / "journal.jsonl"
-        stood.append((os.WIFSIGNALED(status), path.read_bytes().count(b"\n") if path.exists() else 0))
+        stood.append((os.WIFSIGNALED(status), path.read_bytes().count(b'"event": "round"') if path.exists() else 0))
     print(stood)
     assert any(killed and 0 < rounds < ROUNDS for killed, rounds in stood)  # some kill came in the middle
     again = live(folder, bot)
@@ -219,3 +224,12 @@ def test_after_eight_kills_the_learner_has_the_bits_of_one_that_was_never_killed
         entry["round"]: entry["rows"] for entry in whole.session.of("round")
     }
     assert digest(whole.learner.child()) != digest(TuneDesk(tmp_path / "new", bot).learner.child())
+    found = list(replay_of(again, tmp_path / "replay", FlightLog(bot, flown(bot, 300 + 20 * ROUNDS), 0, 0, 7, "flight-7")).run())
+    assert [one for one in found if not one.same] == []
+    assert [one.what for one in found].count("state") == 2
+
+
+def replay_of(desk, folder, log):
+    shape = desk.buffer.shape
+    buffer = Buffer(folder, shape.obs, shape.act, desk.capacity, fingerprint=shape.fingerprint, disk=Unsynced())
+    return Replay(read_session(desk.session.folder), Learner(desk.carried, desk.tuning), buffer, desk.spec, {log.wall_start_ns: log})

@@ -11,6 +11,7 @@ from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slot_folder import Outcome, SlotsError, Stage
 from edge_dsac.learn.carried import read_carried
 from edge_dsac.learn.evidence import Limits
+from edge_dsac.learn.guiding import Guidance
 from edge_dsac.learn.tuner import Course, Tuner, TunerStop, digest
 from edge_dsac.learn.windows import Window
 from edge_dsac.records import Mode
@@ -186,8 +187,8 @@ def test_what_the_gate_refuses_is_noted_and_never_reaches_the_folder(desk):
 
 
 @pytest.mark.slow
-def test_an_actor_that_may_not_change_is_refused_by_the_gate(desk):
-    ready = desk(recipe="critic")
+def test_an_actor_that_may_not_change_with_critics_that_have_no_choice_is_refused_by_the_gate(desk):
+    ready = desk(course=dataclasses.replace(EAGER, guidance=Guidance(reach=0.0, least=0.0)), recipe="critic")
     for _ in range(5):
         ready.tuner.improve()
     assert len(ready.session.of("refused")) == 1

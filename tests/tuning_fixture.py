@@ -150,13 +150,14 @@ class TuneDesk:
     """A slot folder with a policy, a session beside it, and a tuner on both, that may be killed and made again."""
 
     course = Course(first_s=2.0, updates_per_row=1000.0, first_updates=1 << 40)
+    capacity, keep = 4096, "oldest-out"
 
     def __init__(self, folder, spec, flights=None, course=None, **tuning):
         self.folder, self.spec, self.flights, self.course = folder, spec, flights or MadeUpFlights(), course or self.course
         self.tuning = dataclasses.replace(SMALL, **tuning)
         size = ObservationLayout(spec).size
         self.carried = with_one_opinion(small_carried(size, len(spec.actions)))
-        if not (folder / "slots").exists():
+        if not (folder / "slots" / "current.policy").exists():
             create_slots(folder / "slots", policy_of(spec, self.carried), allow_unsigned=True, now=lambda: "then")
         self.open()
 
@@ -168,7 +169,8 @@ class TuneDesk:
         words = {"parent": self.slots.golden().manifest.sha256, "settings": dataclasses.asdict(self.tuning)}
         self.session = Session(self.folder / "session", words, resume=True)
         fingerprint = self.spec.policy_fingerprint
-        self.buffer = Buffer(self.session.rows, layout.size, len(self.spec.actions), 4096, fingerprint=fingerprint, clock=lambda: 0.0)
+        sizes = layout.size, len(self.spec.actions)
+        self.buffer = Buffer(self.session.rows, *sizes, self.capacity, self.keep, fingerprint=fingerprint, clock=lambda: 0.0)
         self.learner = Learner(self.carried, self.tuning)
         self.tuner = Tuner(self.slots, self.session, self.learner, self.buffer, self.flights, None, self.course)
         return self

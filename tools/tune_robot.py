@@ -11,12 +11,13 @@ from pathlib import Path
 
 from sim_flight import SimFlight
 
-from edge_dsac.bundle.numpy_engine import NumpyMlp
+from edge_dsac.bundle.engines import numpy_engine
 from edge_dsac.bundle.package import Bundle
 from edge_dsac.bundle.slots import Slots
 from edge_dsac.loop.candidates import Candidates
 from edge_dsac.loop.exercise import Exercise, read_lap
 from edge_dsac.loop.exploration import Exploration, draw
+from edge_dsac.loop.slot import Engine
 from edge_dsac.loop.stager import Stager
 from edge_dsac.loop.trial import Seat
 from edge_dsac.records import Fault, Mode
@@ -32,7 +33,7 @@ class Driver:
     """What `run` opens: the bundle, and the engine that drives."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.bundle, self.engine = bundle, NumpyMlp(bundle.actor)
+        self.bundle, self.engine = bundle, numpy_engine(bundle)
 
 
 class TuneRobot:
@@ -72,7 +73,7 @@ class TuneRobot:
     def load(self, path: Path) -> Driver:
         return Driver(self.slots.opened(path))
 
-    def load_successor(self, path: Path) -> NumpyMlp:
+    def load_successor(self, path: Path) -> Engine:
         self.running = self.load(path)
         return self.running.engine
 

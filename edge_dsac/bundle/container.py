@@ -17,13 +17,14 @@ from edge_dsac.bundle.manifest import BundleError
 from edge_dsac.bundle.targets import TARGETS
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.json.minisig"
-ACTOR, GOLDEN = "actor.npz", "golden.npz"
+ACTOR, GOLDEN, GUIDE = "actor.npz", "golden.npz", "guide.npz"
 MIB = 1 << 20
 # Processors that compiled policies are for, as targets of bundle/codegen.py's C file.
 # All that a bundle may hold, and the most bytes of each.
 LIMITS: dict[str, int] = {
     MANIFEST: MIB, SIGNATURE: 4096, ACTOR: 16 * MIB, "actor.onnx": 16 * MIB, "actor_float16.onnx": 16 * MIB, "actor_int8.onnx": 16 * MIB,
-    "actor.c": 32 * MIB, "critic.npz": 32 * MIB, "anchors.npz": 32 * MIB, GOLDEN: 4 * MIB, "report.png": 4 * MIB, "LICENSE.txt": MIB // 4,
+    "actor.c": 32 * MIB, "critic.npz": 32 * MIB, "anchors.npz": 32 * MIB, GOLDEN: 4 * MIB, GUIDE: 32 * MIB,
+    "report.png": 4 * MIB, "LICENSE.txt": MIB // 4,
     **{target.file: 16 * MIB for target in TARGETS.values()},
 }  # fmt: skip
 TOTAL_LIMIT = 128 * MIB  # a board keeps three bundles and reads one into memory

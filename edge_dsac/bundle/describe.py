@@ -24,6 +24,13 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "signature": signature_facts(bundle),
         "size_bytes": sum(len(data) for data in bundle.files.values()),
         "golden": {"vectors": bundle.golden.count, "whole_numbers": bundle.golden.whole is not None},
+        "guide": {
+            "words": bundle.guide.words,
+            "offsets": bundle.guide.offsets.tolist(),
+            "beta": bundle.guide.beta,
+        }
+        if bundle.guide
+        else None,
         "manifest": json.loads(bundle.manifest.text),
     }
 
@@ -57,6 +64,8 @@ def summary_lines(bundle: Bundle) -> list[str]:
         ),
         row("precision", f"{manifest.precision.chosen}: {manifest.precision.because}"),
     ]
+    if bundle.guide:
+        lines.append(row("guide", bundle.guide.words))
     lines += error_lines(manifest.precision.measured)
     lines += table("training", {key: value for key, value in manifest.training.items() if key not in SHOWN_ELSEWHERE})
     lines += table("evaluation", manifest.training.get("evaluation") or {})

@@ -81,7 +81,7 @@ def golden_shift(a: Bundle, b: Bundle) -> dict[str, Any]:
     names = a.manifest.layout.actions.names
     if labels != b.manifest.layout.observations.labels or names != b.manifest.layout.actions.names:
         return {"why_not": "the two do not see or steer the same things"}
-    percent = np.abs(a.actor.act(a.golden.obs) - b.actor.act(a.golden.obs)) * (100.0 / RANGE)
+    percent = np.abs(a.reference.act(a.golden.obs) - b.reference.act(a.golden.obs)) * (100.0 / RANGE)
     return {
         "vectors": a.golden.count,
         "actions": {

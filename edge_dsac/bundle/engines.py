@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edge_dsac.bundle import tensorrt_here
 from edge_dsac.bundle.golden import TOLERANCE, Engine, check_golden
+from edge_dsac.bundle.guided_engine import GuidedMlp
 from edge_dsac.bundle.native_engine import NativeActor
 from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.bundle.ort_engine import OrtEngine
@@ -33,7 +34,19 @@ class EngineKind:
     tolerance: Callable[[Bundle], float] = lambda bundle: TOLERANCE  # of an engine that is not exact; by what it computes in
 
 
+def numpy_engine(bundle: Bundle) -> Engine:
+    """What drives wherever no other engine can, with its guide where it has one."""
+    return GuidedMlp(bundle.actor, bundle.guide) if bundle.guide else NumpyMlp(bundle.actor)
+
+
+def guided(bundle: Bundle) -> str:
+    """All engines but numpy's are the actor alone, and that is another policy."""
+    return "the policy is critic-guided, which the numpy engine alone can do" if bundle.guide else ""
+
+
 def no_native(bundle: Bundle) -> str:
+    if bundle.guide:
+        return guided(bundle)
     here = platform.machine()
     return "" if best_target(bundle.files) is not None else f"the policy file holds no compiled actor for this machine ({here})"
 
@@ -51,6 +64,8 @@ def native(bundle: Bundle, form: str) -> Engine:
 
 
 def no_onnxruntime(bundle: Bundle) -> str:
+    if bundle.guide:
+        return guided(bundle)
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed: pip install 'edge_dsac[compile]'"
     return no_file(bundle, "actor.onnx")
@@ -67,7 +82,7 @@ def tensorrt_precision(bundle: Bundle) -> str:
 
 
 def no_tensorrt(bundle: Bundle) -> str:
-    return tensorrt_here.why_not() or no_file(bundle, TENSORRT[tensorrt_precision(bundle)][0])
+    return guided(bundle) or tensorrt_here.why_not() or no_file(bundle, TENSORRT[tensorrt_precision(bundle)][0])
 
 
 def no_file(bundle: Bundle, name: str) -> str:
@@ -97,7 +112,7 @@ ENGINES: tuple[EngineKind, ...] = (
     EngineKind("native-integer", True, lambda bundle: no_native(bundle) or not_chosen(bundle), lambda bundle: native(bundle, "integer")),
     EngineKind("native-float32", False, lambda bundle: no_native(bundle), lambda bundle: native(bundle, "float32")),
     EngineKind("onnxruntime", False, no_onnxruntime, onnxruntime),
-    EngineKind("numpy", False, lambda bundle: "", lambda bundle: NumpyMlp(bundle.actor)),
+    EngineKind("numpy", False, lambda bundle: "", numpy_engine),
     EngineKind("tensorrt", False, no_tensorrt, tensorrt, lambda bundle: TENSORRT_TOLERANCE[tensorrt_precision(bundle)]),
 )
 

@@ -31,6 +31,12 @@ class Engine(Protocol):
     def act(self, obs: Observation) -> Float: ...
 
 
+class Reference(Protocol):
+    """The policy in float64: an Actor, or a GuidedActor."""
+
+    def act(self, obs: Float) -> Float: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Golden:
     obs: Float  # [n, observations], SI, float32
@@ -42,10 +48,10 @@ class Golden:
         return len(self.obs)
 
 
-def make_golden(actor: Actor, integer: IntegerActor | None, obs: Float) -> bytes:
+def make_golden(reference: Reference, integer: IntegerActor | None, obs: Float) -> bytes:
     """`obs[n, observations]` in SI: best from flights, so that they are where the robot will be."""
     inputs = np.asarray(obs, np.float32)
-    arrays = {"obs": inputs, "float32": actor.act(inputs).astype(np.float32)}
+    arrays = {"obs": inputs, "float32": reference.act(inputs).astype(np.float32)}
     if integer is not None:
         arrays["whole"] = integer.act_integer(integer.whole(inputs)).astype(np.int16)
     out = io.BytesIO()
@@ -53,7 +59,8 @@ def make_golden(actor: Actor, integer: IntegerActor | None, obs: Float) -> bytes
     return out.getvalue()
 
 
-def read_golden(arrays: Mapping[str, np.ndarray], actor: Actor) -> Golden:
+def read_golden(arrays: Mapping[str, np.ndarray], actor: Actor, reference: Reference | None = None) -> Golden:
+    """`reference`: of a guided policy, which acts otherwise than its actor alone."""
     unknown = set(arrays) - {"obs", "float32", "whole"}
     if unknown or not {"obs", "float32"} <= set(arrays):
         raise BundleError(f"golden.npz: expected the arrays obs, float32 and perhaps whole, got {', '.join(sorted(arrays)) or 'none'}")
@@ -67,9 +74,10 @@ def read_golden(arrays: Mapping[str, np.ndarray], actor: Actor) -> Golden:
         raise BundleError(f"golden.npz: whole expected int16 {action.shape}, got {whole.dtype} {whole.shape}")
     if obs.dtype != np.float32 or action.dtype != np.float32 or not (np.isfinite(obs).all() and np.isfinite(action).all()):
         raise BundleError("golden.npz: expected finite float32")
-    wrong = np.abs(actor.act(obs) - action).max()
+    wrong = np.abs((reference or actor).act(obs) - action).max()
     if not wrong <= TOLERANCE:
-        raise BundleError(f"golden.npz: its actions are not those of actor.npz: {wrong:.2g} apart, at most {TOLERANCE:g}")
+        guided = " with guide.npz" if reference else ""
+        raise BundleError(f"golden.npz: its actions are not those of actor.npz{guided}: {wrong:.2g} apart, at most {TOLERANCE:g}")
     return Golden(obs, action, whole)
 
 

@@ -20,21 +20,19 @@ GELU_GAIN = REACH / sqrt(2.0)  # gelu(x) = GELU_GAIN * unit_gelu(x / (2 GELU_GAI
 Layer = Callable[[Float], Float]
 
 
-class GeluLayer:
-    """unit_gelu(weight @ x + bias), where unit_gelu(q) = q (1 + erf(REACH q)): its scales belong to the weights around it."""
+class UnitGelu:
+    """unit_gelu(q) = q (1 + erf(REACH q)), of all entries of one array, in place."""
 
-    def __init__(self, weight: Float, bias: Float) -> None:
-        self.weight, self.bias = np.ascontiguousarray(weight, np.float32), np.ascontiguousarray(bias, np.float32)
-        width = len(bias)
-        self.sum, self.near = np.zeros(width, np.float32), np.zeros(width, np.float32)
+    def __init__(self, values: Float) -> None:
+        """`values`: flat; what it holds is replaced at each call."""
+        width = len(values)
+        self.values, self.near = values, np.zeros(width, np.float32)
         self.powers: NDArray[np.float32] = np.ones((6, width), np.float32)  # of near squared; the first stays 1
         self.one, self.two, self.three, self.two_three, self.four_five = (self.powers[i] for i in (1, 2, 3, slice(2, 4), slice(4, 6)))
         self.fraction = np.zeros((2, width), np.float32)
 
-    def __call__(self, x: Float) -> Float:
-        q, near, fraction = self.sum, self.near, self.fraction
-        np.dot(self.weight, x, q)
-        np.add(q, self.bias, q)
+    def __call__(self) -> None:
+        q, near, fraction = self.values, self.near, self.fraction
         np.minimum(q, 1.0, out=near)
         np.maximum(near, -1.0, out=near)
         np.multiply(near, near, self.one)
@@ -42,11 +40,25 @@ class GeluLayer:
         np.multiply(self.one, self.two, self.three)
         np.multiply(self.two_three, self.two, self.four_five)
         np.dot(ERF32, self.powers, fraction)
-        erf: Float = np.divide(fraction[0], fraction[1])
-        np.multiply(erf, near, erf)
-        np.multiply(erf, q, erf)
-        np.add(erf, q, erf)
-        return erf
+        np.divide(fraction[0], fraction[1], out=fraction[0])
+        np.multiply(fraction[0], near, fraction[0])
+        np.multiply(fraction[0], q, fraction[0])
+        np.add(fraction[0], q, q)
+
+
+class GeluLayer:
+    """unit_gelu(weight @ x + bias): its scales belong to the weights around it."""
+
+    def __init__(self, weight: Float, bias: Float) -> None:
+        self.weight, self.bias = np.ascontiguousarray(weight, np.float32), np.ascontiguousarray(bias, np.float32)
+        self.sum = np.zeros(len(bias), np.float32)
+        self.gelu = UnitGelu(self.sum)
+
+    def __call__(self, x: Float) -> Float:
+        np.dot(self.weight, x, self.sum)
+        np.add(self.sum, self.bias, self.sum)
+        self.gelu()
+        return self.sum
 
 
 class PlainLayer:

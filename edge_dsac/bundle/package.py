@@ -14,8 +14,9 @@ from pathlib import Path
 
 from edge_dsac.bundle.actor import Actor, ActorError, check_actor
 from edge_dsac.bundle.arrays import ArraysError, read_arrays
-from edge_dsac.bundle.container import ACTOR, GOLDEN, LIMITS, MANIFEST, SIGNATURE, TOTAL_LIMIT, lay_out, take_apart
-from edge_dsac.bundle.golden import Golden, read_golden
+from edge_dsac.bundle.container import ACTOR, GOLDEN, GUIDE, LIMITS, MANIFEST, SIGNATURE, TOTAL_LIMIT, lay_out, take_apart
+from edge_dsac.bundle.golden import Golden, Reference, read_golden
+from edge_dsac.bundle.guide import Guide, GuidedActor, read_guide
 from edge_dsac.bundle.manifest import BundleError, Manifest, check_manifest, facts_of, read_manifest, spec_of
 from edge_dsac.bundle.signing import PublicKey, SecretKey, SigningError, read_signature, sign, verify
 from edge_dsac.spec.robot import RobotSpec, differing
@@ -32,6 +33,12 @@ class Bundle:
     spec: RobotSpec  # the robot file inside
     actor: Actor  # `identity` is the bundle's, so that an engine made from it is named rightly in the log
     golden: Golden
+    guide: Guide | None = None  # of a critic-guided policy: `actor` alone is not what drives (engines.numpy_engine)
+
+    @property
+    def reference(self) -> Reference:
+        """What drives, in float64."""
+        return GuidedActor(self.actor, self.guide) if self.guide else self.actor
 
     @property
     def signature(self) -> str:
@@ -54,6 +61,11 @@ def make_bundle(manifest: Manifest, files: Mapping[str, bytes], key: SecretKey |
     data = lay_out(whole)
     read_bundle(data, () if key is None else (key.public,), allow_unsigned=key is None)
     return data
+
+
+def signed_again(bundle: Bundle, key: SecretKey) -> bytes:
+    """The same policy under another signature: manifest and files byte for byte, so its identity and its line of parents stay."""
+    return make_bundle(bundle.manifest, {name: data for name, data in bundle.files.items() if name not in (MANIFEST, SIGNATURE)}, key)
 
 
 def read_bundle(source: bytes | str | Path, keys: Iterable[PublicKey], *, allow_unsigned: bool = False) -> Bundle:
@@ -81,11 +93,13 @@ def opened(data: bytes, keys: Iterable[PublicKey], allow_unsigned: bool) -> Bund
         identity = short_hash(files[ACTOR])
         actor = check_actor(read_arrays(files[ACTOR], ACTOR, LIMITS[ACTOR]), ACTOR, identity, spec)
         check_manifest(manifest, actor)
-        golden = read_golden(read_arrays(files[GOLDEN], GOLDEN, LIMITS[GOLDEN]), actor)
+        guide = read_guide(read_arrays(files[GUIDE], GUIDE, LIMITS[GUIDE]), actor) if GUIDE in files else None
+        reference = GuidedActor(actor, guide) if guide else None
+        golden = read_golden(read_arrays(files[GOLDEN], GOLDEN, LIMITS[GOLDEN]), actor, reference)
     except (ActorError, ArraysError) as error:
         raise BundleError(str(error)) from None
     whole = short_hash(files[MANIFEST])
-    return Bundle(manifest, files, whole, signer, key_id, comment, spec, replace(actor, identity=whole), golden)
+    return Bundle(manifest, files, whole, signer, key_id, comment, spec, replace(actor, identity=whole), golden, guide)
 
 
 def check_signature(files: Mapping[str, bytes], keys: Iterable[PublicKey], allow_unsigned: bool) -> tuple[str | None, str, str]:

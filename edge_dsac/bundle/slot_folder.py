@@ -28,6 +28,7 @@ from edge_dsac.bundle.trial_plan import TrialError, TrialPlan, read_trial
 
 CURRENT, CANDIDATE, GOLDEN, HISTORY = "current.policy", "candidate.policy", "golden.policy", "history"
 TRIAL, OUTCOME, EVENTS, FLIGHT = "trial.json", "outcome.json", "events.jsonl", "flight"
+BETTER = "better"  # in the details of an acceptance: a verdict stands behind it, and not a person's word alone
 LONGEST_LINE = 1000  # of ancestors: each of them is a file to open
 
 
@@ -109,6 +110,12 @@ class SlotFolder:
                 found.append(event)
         return found
 
+    def found_better(self, bundle: Bundle) -> bool:
+        """Whether this one took its place because its trial showed that it is better than its parent."""
+        name = f"{bundle.identity:016x}"
+        accepted = [event for event in self.events() if (event.get("event"), event.get("policy")) == ("accepted", name)]
+        return any(isinstance(event.get("details"), dict) and event["details"].get("verdict") == BETTER for event in accepted)
+
     def ancestor(self, sha256: str) -> Bundle | None:
         """The one of that manifest, if it ever drove here."""
         path = self.history_path(sha256)
@@ -151,7 +158,8 @@ class SlotFolder:
 
 
 def name_of(bundle: Bundle) -> str:
-    return f"{bundle.manifest.name} version {bundle.manifest.version} ({bundle.identity:016x})"
+    guided = ", critic-guided" if bundle.guide else ""
+    return f"{bundle.manifest.name} version {bundle.manifest.version} ({bundle.identity:016x}{guided})"
 
 
 def read_if_there(path: Path) -> bytes | None:

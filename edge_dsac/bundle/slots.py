@@ -19,6 +19,7 @@ from edge_dsac.bundle.manifest import canonical_json
 from edge_dsac.bundle.package import Bundle, check_for_robot, check_version, read_bundle
 from edge_dsac.bundle.signing import PublicKey
 from edge_dsac.bundle.slot_folder import (
+    BETTER,
     CURRENT,
     EVENTS,
     FLIGHT,
@@ -86,7 +87,7 @@ class Slots(SlotFolder):
             self.disk.rename(self.candidate_path, self.current_path)  # both at once: no candidate any more, and a new current one
             self.disk.sync(self.folder)
             self.disk.remove(self.folder / TRIAL)
-            self.note("accepted", bundle, why)
+            self.note_line("accepted", bundle.identity, why, {"verdict": BETTER} if judged else None)
         return bundle
 
     def drop(self, reason: str, identity: int | None = None) -> bool:
@@ -115,12 +116,16 @@ class Slots(SlotFolder):
             self.golden()  # a golden one that does not open must not become current
             return self.go_back(self.folder / GOLDEN, "golden restored", self.current())
 
-    def promote(self) -> Bundle:
-        """A person's word: the current policy is the one to go back to from now on."""
+    def promote(self, *, forced: bool = False) -> Bundle:
+        """A person's word: the current policy is the one to go back to from now on. `forced`: also where no trial found it better."""
         with self.locked():
             current = self.current()
+            if not forced and not self.found_better(current):
+                raise SlotsError(
+                    f"{name_of(current)} was not found better than its parent in a trial here; --force promotes it all the same"
+                )
             self.disk.put(self.folder / GOLDEN, self.current_path.read_bytes())
-            self.note("promoted", current, "")
+            self.note("promoted", current, "by force: no trial found it better" if forced and not self.found_better(current) else "")
         return current
 
     def point_to(self, flight: Path) -> None:

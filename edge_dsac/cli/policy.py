@@ -65,7 +65,8 @@ def open_policy(
     failures = check_golden(made, bundle, kind.exact, kind.tolerance(bundle))
     if failures:
         raise BundleError(f"{path}: the engine {kind.name} does not act as the policy says: {failures[0]} ({len(failures)} in all)")
-    return Ready(made, f"{kind.name} ({why}), {bundle.signature}", bundle)
+    guided = f", {bundle.guide.words}" if bundle.guide else ""
+    return Ready(made, f"{kind.name} ({why}){guided}, {bundle.signature}", bundle)
 
 
 def pick(bundle: Bundle, path: Path, asked: str) -> tuple[EngineKind, str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_dsac.bundle.container import TOTAL_LIMIT
-from edge_dsac.bundle.keyring import key_folder, trusted_keys
+from edge_dsac.bundle.keyring import key_folder, secret_key, trusted_keys
 from edge_dsac.bundle.manifest import BundleError
+from edge_dsac.bundle.package import signed_again
 from edge_dsac.bundle.slot_folder import name_of
 from edge_dsac.bundle.slots import Slots, create_slots
 
@@ -21,6 +22,8 @@ examples:
   edge-dsac slots show policies                       current, candidate and its trial, golden, what was done
   edge-dsac slots undo policies                       the parent of the current policy drives again; --all: the golden one
   edge-dsac slots promote policies                    the current policy becomes the golden one
+  edge-dsac slots promote policies --key owner --out better.policy
+                                                      and a policy file of it, signed for other robots by a key of yours
 
 A running loop takes up each change at a tick boundary.
 exit codes: 0 done; 1 failed; 2 wrong arguments; 3 refused for safety
@@ -52,6 +55,10 @@ def add(verbs: Any) -> None:
             action.add_argument("--why", default="dropped by hand", help="for the folder's events (default: %(default)s)")
         if name == "undo":
             action.add_argument("--all", action="store_true", help="back to the golden policy instead")
+        if name == "promote":
+            action.add_argument("--key", metavar="NAME", help="also write it as a file signed by this key of yours (see edge-dsac keys)")
+            action.add_argument("--out", type=Path, metavar="FILE", help="that file (default: NAME-VERSION.policy here)")
+            action.add_argument("--force", action="store_true", help="also where no trial here found it better than its parent")
 
 
 def opened(args: argparse.Namespace) -> Slots:
@@ -102,5 +109,20 @@ def undo(args: argparse.Namespace) -> int:
 
 
 def promote(args: argparse.Namespace) -> int:
-    print(f"{args.folder}: {name_of(opened(args).promote())} is golden")
+    slots = opened(args)
+    if args.out and not args.key:
+        raise ValueError("--out is for the file that --key signs; give --key NAME")
+    if args.key is None:
+        print(f"{args.folder}: {name_of(slots.promote(forced=args.force))} is golden")
+        return 0
+    current, key = slots.current(), secret_key(key_folder(os.environ), args.key, os.environ.get("EDGE_DSAC_PASSPHRASE", ""))
+    if current.signer is not None and key.public.hex_id == current.key_id:
+        raise BundleError(f"{name_of(current)} is signed by {args.key} already: {slots.current_path}")
+    out = args.out or Path(f"{current.manifest.name}-{current.manifest.version}.policy")
+    if out.exists():
+        raise ValueError(f"{out} is there already; give --out another name")
+    promoted = slots.promote(forced=args.force)
+    slots.disk.put(out, signed_again(promoted, key))
+    print(f"{args.folder}: {name_of(promoted)} is golden; {out} is the same policy, signed by {args.key} ({key.public.hex_id})")
+    print(f"  on another machine that trusts {args.key}: edge-dsac verify {out}")
     return 0

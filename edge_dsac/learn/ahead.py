@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -67,6 +68,14 @@ def order_of(learner: Learner) -> Order:
     words = asdict(replace(learner.tuning, seed=0, round_updates=1))
     layers = {name: [list(values.shape) for values in network] for name, network in learner.carried.networks.items()}
     return Order(words, learner.carried.settings, layers)
+
+
+def machine(learner: Learner, is_compiled: bool) -> dict[str, str]:
+    """What the last bits of an update depend on besides its numbers; `update` names what was compiled, and from what."""
+    return {
+        "torch": torch.__version__, "numpy": np.__version__, "processor": hashlib.sha256(processor().encode()).hexdigest()[:16],
+        "update": order_of(learner).name if is_compiled else "not compiled",
+    }  # fmt: skip
 
 
 def cache_folder() -> Path:
@@ -155,8 +164,6 @@ def main() -> int:
 
 def stand_in(order: Order) -> Learner:
     """A learner of the same shapes; its numbers do not matter."""
-    import numpy as np
-
     from edge_dsac.learn.carried import Carried
 
     networks = {name: tuple(np.zeros(shape, np.float32) for shape in shapes) for name, shapes in order.layers.items()}

@@ -2,13 +2,15 @@
 
 Knows rows and when they are safe; knows no policy and no log. A row is handed to the kernel before `extend` returns, so that a
 kill loses nothing; it is on the disk before rows of more than `fsync_s` have gathered, so that a power cut loses less than a
-second. Rules that must stay true: one writer; a flight's step is stored once, however often its log is fed; nothing the disk
-does is an exception once it is open: on a full disk learning goes on from memory, and rows are written when there is room.
+second. Rules that must stay true: one writer; a flight's step is stored once, however often its log is fed; which rows are kept follows
+from the sequence of rows alone, not from how it was cut (a replay cuts it otherwise); nothing the disk does is an exception once it is
+open: on a full disk learning goes on from memory, and rows are written when there is room.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -95,14 +97,24 @@ class Buffer:
         """The highest index of this flight ever stored; -1: none."""
         return self.stock.flights.get(int(flight), -1)
 
+    def told(self) -> dict[str, Any]:
+        """What it holds and how that lies in files, which decides what makes room next: for a session's journal."""
+        digest = hashlib.sha256(self.window.records.tobytes()).hexdigest()[:32]
+        return {
+            "rows": self.total, "kept": len(self), "digest": digest,
+            "parts": [[part.first, part.slots, part.rows] for part in self.segments.parts if part.slots],
+        }  # fmt: skip
+
     # Adding
 
     def extend(self, rows: Rows) -> int:
         """How many were new. Those at or below `last(flight)` are left out: the log was fed before."""
-        picked = self.unknown(rows)
-        for at in range(0, len(picked), self.part_rows):
-            piece = self.shape.pack(rows, picked[at : at + self.part_rows], self.total)
-            self.make_room(len(piece))
+        picked, at = self.unknown(rows), 0
+        while at < len(picked):
+            self.make_room(len(picked) - at)
+            count = min(self.part_rows, self.capacity - len(self))
+            piece = self.shape.pack(rows, picked[at : at + count], self.total)
+            at += len(piece)
             self.window.push(piece)
             self.stock.total, self.unwritten = self.stock.total + len(piece), self.unwritten + len(piece)
             self.stock.remember_rows(piece)
@@ -127,14 +139,15 @@ class Buffer:
         self.known += int((~new).sum())
         return np.flatnonzero(new)
 
-    def make_room(self, count: int) -> None:
-        while len(self) + count > self.capacity:
+    def make_room(self, wanted: int) -> None:
+        """Only where not one row more fits. Where files make room, `wanted` decides nothing."""
+        while len(self) == self.capacity:
             if self.keep == "coverage" and self.thin_out():
                 continue
             if self.segments.parts:
                 gone = self.segments.drop_oldest()
             else:  # the disk has taken nothing for as long as the memory reaches
-                gone = min(count, self.unwritten)
+                gone = min(wanted, self.part_rows, self.unwritten)
                 self.unwritten -= gone
                 self.never_written += gone
             self.window.drop_oldest(gone)

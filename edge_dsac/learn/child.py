@@ -1,8 +1,9 @@
 """A child of the policy that drives: the learner's networks as a signed bundle that names its parent.
 
-A child holds the actor, golden vectors of the robot's own observations, and what learning goes on from; no compiled C, for a board has
-no compiler: the numpy engine drives it until a desktop compiles it. Rule that must stay true: a child comes from a learner that
-began with this very parent, and the same learner gives the same bytes.
+A child holds the actor, golden vectors of the robot's own observations, what learning goes on from, and where its critics alone have
+learned, the guide that lets them choose; no compiled C, for a board has no compiler: the numpy engine drives it until a desktop
+compiles it. Rule that must stay true: a child comes from a learner that began with this very parent, and the same learner gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import Any
 import numpy as np
 
 from edge_dsac.bundle.actor import Actor, actor_from_bytes, make_actor_file
+from edge_dsac.bundle.arrays import read_arrays
+from edge_dsac.bundle.container import GUIDE, LIMITS
 from edge_dsac.bundle.golden import make_golden
+from edge_dsac.bundle.guide import Guide, GuidedActor, make_guide_file, read_guide
 from edge_dsac.bundle.manifest import Precision, make_manifest
 from edge_dsac.bundle.package import Bundle, make_bundle
 from edge_dsac.bundle.signing import SecretKey
@@ -24,14 +28,22 @@ GOLDEN_ROWS = 256
 BECAUSE = "tuned on the robot, in float32; compile it on a desktop for whole numbers and C"
 
 
-def make_child(parent: Bundle, carried: Carried, seen: Float, words: dict[str, Any], key: SecretKey | None) -> bytes:
+def make_child(
+    parent: Bundle, carried: Carried, seen: Float, words: dict[str, Any], key: SecretKey | None, guide: Guide | None = None
+) -> bytes:
     """`seen[rows, obs]`: the robot's own observations, SI. `words`: what the session says about it, for the manifest."""
     activation = parent.actor.activation
     actor_file = make_actor_file(layers_of(carried.networks["actor"]), activation, parent.spec)
     actor = actor_from_bytes(actor_file, "the child", parent.spec)
-    files = {
-        "actor.npz": actor_file, "golden.npz": make_golden(actor, None, golden_rows(actor, seen, parent)), **carried_files(carried),
-    }  # fmt: skip
+    rows = golden_rows(actor, seen, parent)
+    if guide is None:
+        files = {"golden.npz": make_golden(actor, None, rows)}
+    else:
+        data = make_guide_file(guide)
+        guide = read_guide(read_arrays(data, GUIDE, LIMITS[GUIDE]), actor)  # what cannot be read back is not written
+        rows = rows[guide.clear(rows * actor.obs_scale, actor.act(rows))]  # elsewhere two right engines may choose two actions
+        files = {GUIDE: data, "golden.npz": make_golden(GuidedActor(actor, guide), None, rows)}
+    files |= {"actor.npz": actor_file, **carried_files(carried)}
     training = {"tuned": words, "from": {key: parent.manifest.training.get(key) for key in ("run", "seed", "source")}}
     manifest = make_manifest(
         parent.spec, actor, files, name=parent.manifest.name, version=parent.manifest.version + 1,

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edge_dsac.bundle.guide import Guide
 from edge_dsac.learn.losses import Objective
 from edge_dsac.learn.networks import Params, action_distribution, value_distribution
 from edge_dsac.records import Float
@@ -110,19 +111,21 @@ def time_blocks(t_ns: NDArray[np.integer[Any]], block_s: float = 2.0) -> NDArray
 
 def judge_offline(
     parent: Params, child: Params, critics: Params, objective: Objective, observations: Float, blocks: NDArray[Any], clip: Float,
-    limits: Limits = Limits(), seed: int = 0,
+    limits: Limits = Limits(), seed: int = 0, guides: tuple[Guide | None, Guide | None] = (None, None),
 ) -> Evidence:  # fmt: skip
     """`observations[n, obs]`: float32, scaled as networks see them, real, and held out from the child's learning. `blocks[n]`: the stretch
     of time of each. `clip[obs]`: the largest magnitude of each scaled entry. `critics`: the twins, whole, as they are after the learning.
+    `guides`: of parent and child; judged is the action that would drive, not the actor's alone. A guide takes what its critics like best,
+    so what they say of it is even less of a proof; a gain that only one of the twins sees is none here either.
     """
     check_shapes(parent, child, observations, blocks, clip)
     count, stretches = len(observations), len(np.unique(blocks))
     seen = torch.as_tensor(np.ascontiguousarray(observations, np.float32))
-    not_finite = where_not_finite(child, critics, objective, seen, clip)
+    not_finite = where_not_finite(child, critics, objective, seen, clip, guides[1])
     if not_finite or not count:
         reasons = [f"NaN or infinity: {', '.join(not_finite)}"] if not_finite else ["too little data: no observations"]
         return Evidence(False, tuple(reasons), count, stretches, not_finite, None, None)
-    before, after = actions_of(parent, objective, seen), actions_of(child, objective, seen)
+    before, after = (deployed(actor, guide, objective, seen) for actor, guide in zip((parent, child), guides, strict=True))
     shift = shift_between(before, after)
     found = advantage_of(critics, objective, seen, before, after)
     gain = Gain(
@@ -151,7 +154,9 @@ def check_shapes(parent: Params, child: Params, observations: Float, blocks: NDA
 # ---- 1: finite
 
 
-def where_not_finite(child: Params, critics: Params, objective: Objective, seen: Tensor, clip: Float) -> tuple[str, ...]:
+def where_not_finite(
+    child: Params, critics: Params, objective: Objective, seen: Tensor, clip: Float, guide: Guide | None = None
+) -> tuple[str, ...]:
     found = [name for name, params in (("the child's weights", child), ("the critics' weights", critics)) if not all_finite(params)]
     if found:
         return tuple(found)  # whatever they answer is no news
@@ -165,6 +170,9 @@ def where_not_finite(child: Params, critics: Params, objective: Objective, seen:
             for part in obs.split(ROWS):
                 if not all_finite(action_distribution(child, part, objective.activation, objective.log_std_range)):
                     found.append(f"the child {where}")
+                    break
+                if guide is not None and not np.isfinite(values_at(guide, part, actions_of(child, objective, part))).all():
+                    found.append(f"the child's guide {where}")
                     break
     return tuple(found)
 
@@ -192,6 +200,22 @@ def actions_of(actor: Params, objective: Objective, seen: Tensor) -> Float:
             torch.tanh(action_distribution(actor, part, objective.activation, objective.log_std_range)[0]) for part in seen.split(ROWS)
         ]
     return np.asarray(torch.cat(parts).numpy())
+
+
+def deployed(actor: Params, guide: Guide | None, objective: Objective, seen: Tensor) -> Float:
+    """What drives."""
+    own = actions_of(actor, objective, seen)
+    if guide is None:
+        return own
+    parts = range(0, len(own), ROWS // len(guide.offsets))
+    size = ROWS // len(guide.offsets)  # a row is as many rows as there are candidates
+    chosen = [guide.choose(seen[at : at + size].numpy(), own[at : at + size]) for at in parts]
+    return np.concatenate(chosen).astype(np.float32)
+
+
+def values_at(guide: Guide, seen: Tensor, own: Float) -> Float:
+    with np.errstate(invalid="ignore", over="ignore"):  # that is what is looked for
+        return guide.values(seen.numpy(), guide.candidates(own))
 
 
 def shift_between(before: Float, after: Float) -> Shift:

@@ -99,7 +99,7 @@ def expect_same_robot(log: FlightLog, spec: RobotSpec) -> None:
 
 
 def rows_of(log: FlightLog, spec: RobotSpec, horizon: Horizon) -> tuple[Rows, dict[str, int]]:
-    transitions = Transitions(spec, horizon.gamma, horizon.n_step, horizon.reward_scale, flight=log.wall_start_ns)
+    transitions = Transitions(spec, horizon.gamma, horizon.n_step, horizon.reward_scale, log.spec.calibration_id, log.wall_start_ns)
     parts = [transitions.feed(log.columns), transitions.finish()]
     return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True))), transitions.dropped
 

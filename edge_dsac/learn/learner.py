@@ -40,7 +40,7 @@ class Tuning:
     """How to learn in the field. The defaults are what bench/tune.json was made with."""
 
     recipe: Kind = "last-layer"
-    """what of the actor may change; critic: nothing, the critics alone learn"""
+    """what of the actor may change; critic: nothing, the critics alone learn, and choose near its action"""
     rank: int = 1
     """of low-rank, for actor and critics"""
     bound: float = 0.5

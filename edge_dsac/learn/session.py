@@ -54,7 +54,7 @@ class Session:
         self.events = read_journal(self.folder / "journal.jsonl")
         self.journal = os.open(self.folder / "journal.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         cut_torn(self.journal, self.folder / "journal.jsonl")
-        self.identity = hashlib.sha256(json.dumps(self.words, sort_keys=True).encode()).digest()
+        self.identity = identity_of(self.words)
 
     def check(self, found: dict[str, Any]) -> None:
         changed = sorted(key for key in {*found, *self.words} if found.get(key) != self.words.get(key))
@@ -90,24 +90,51 @@ class Session:
 
     def load(self) -> SavedState | None:
         """The newest one that is whole and this session's."""
-        found = [state for state in (self.read(self.state_path(i)) for i in (0, 1)) if state is not None]
-        return max(found, key=lambda state: state.round, default=None)
-
-    def read(self, path: Path) -> SavedState | None:
-        try:
-            data = path.read_bytes()
-            if data[:32] != hashlib.sha256(self.identity + data[32:]).digest():
-                return None
-            arrays = read_arrays(data[32:], path.name, STATE_LIMIT)
-        except (OSError, ArraysError):
-            return None
-        return SavedState(int(arrays.pop("round")), arrays)
+        return max(read_states(self.folder, self.identity), key=lambda state: state.round, default=None)
 
     def state_path(self, number: int) -> Path:
         return self.folder / f"state-{number % 2}"
 
     def close(self) -> None:
         os.close(self.journal)
+
+
+def identity_of(words: dict[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).digest()
+
+
+def read_states(folder: Path, identity: bytes) -> list[SavedState]:
+    """Those that are whole and of the session of this identity."""
+    found = []
+    for path in (folder / "state-0", folder / "state-1"):
+        try:
+            data = path.read_bytes()
+            if data[:32] != hashlib.sha256(identity + data[32:]).digest():
+                continue
+            arrays = read_arrays(data[32:], path.name, STATE_LIMIT)
+        except (OSError, ArraysError):
+            continue
+        found.append(SavedState(int(arrays.pop("round")), arrays))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A session as it lies there, for whoever only looks: a tuner that is at work on it is not disturbed."""
+
+    folder: Path
+    words: dict[str, Any]
+    events: list[dict[str, Any]]
+    states: list[SavedState]
+
+
+def read_session(folder: Path) -> Past:
+    try:
+        words: dict[str, Any] = json.loads((folder / "session.json").read_text())
+        events = read_journal(folder / "journal.jsonl")
+    except (OSError, ValueError) as error:
+        raise SessionError(f"{folder}: no session that can be read: {error}") from None
+    return Past(folder, words, events, read_states(folder, identity_of(words)))
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edge_dsac.bundle.guide import Guide
 from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.signing import SecretKey
 from edge_dsac.bundle.slot_folder import Outcome, SlotsError, Stage
@@ -23,12 +24,14 @@ from edge_dsac.learn.carried import Carried, read_carried
 from edge_dsac.learn.child import make_child
 from edge_dsac.learn.envelope import envelope
 from edge_dsac.learn.evidence import Evidence, Limits, judge_offline, time_blocks
+from edge_dsac.learn.guiding import Guidance, make_guide
 from edge_dsac.learn.learner import Learner, tensors
 from edge_dsac.learn.sequential import Demands, Verdict, judge
 from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows, Transitions
 from edge_dsac.learn.windows import Window, Windows
 from edge_dsac.spec.layout import ObservationLayout
+from edge_dsac.spec.robot import RobotSpec
 from edge_dsac.steplog.follow import Chunk
 
 BLOCK_S = 5.0  # of held-out observations: one held-out second in each
@@ -62,6 +65,8 @@ class Course:
     """room around what was seen so far, as a share of its range, that the robot may reach while a candidate drives"""
     limits: Limits = field(default_factory=Limits)
     """what a candidate must keep before it is tried"""
+    guidance: Guidance = field(default_factory=Guidance)
+    """of recipe critic: how far its critics may go from the actor's own action"""
 
 
 class Flights(Protocol):
@@ -96,6 +101,7 @@ class Tuner:
         self.asked_at = 0  # updates when the last candidate was made
         self.figures: dict[str, float] = {}
         self.dropped: dict[str, int] = {}
+        self.session.note("opened", **buffer.told())
         self.resume()
 
     def improve(self) -> str:
@@ -115,9 +121,10 @@ class Tuner:
 
     def take_in(self, chunk: Chunk) -> None:
         """Step -> Transition -> buffer; and the windows of a trial."""
-        settings = self.learner.carried.settings
         if self.transitions is None or self.transitions.flight != chunk.flight:
-            self.transitions = Transitions(self.spec, settings["gamma"], settings["n_step"], settings["reward_scale"], flight=chunk.flight)
+            self.transitions = transitions_of(self.spec, self.learner.carried.settings, chunk.flight)
+            # From here on rows are this flight's, those after `last`: with this the rows of every round can be made again from the logs.
+            self.session.note("flight", flight=chunk.flight, rows=self.buffer.total, last=self.buffer.last(chunk.flight))
         self.buffer.extend(self.transitions.feed(chunk.columns))
         if chunk.over:
             self.buffer.extend(self.transitions.finish())
@@ -171,27 +178,35 @@ class Tuner:
         self.asked_at = self.learner.updates
         carried = self.learner.child()
         held = held_rows(self.buffer.rows)
-        evidence = self.weigh(carried, held)
+        guide = self.guide(carried, held)
+        evidence = self.weigh(carried, held, guide)
         told = {"round": self.number, "updates": self.learner.updates, "rows": self.buffer.total, "weights": digest(carried)}
         if not evidence.passed:
             self.session.note("refused", **told, evidence=evidence.as_json())
             return
-        self.put_up(carried, held, {**told, "recipe": self.learner.tuning.recipe, "evidence": evidence.as_json()})
+        words = {**told, "recipe": self.learner.tuning.recipe, "evidence": evidence.as_json()}
+        self.put_up(carried, held, words if guide is None else {**words, "guide": guide.words}, guide)
 
-    def put_up(self, carried: Carried, held: Rows, words: dict[str, Any]) -> None:
+    def put_up(self, carried: Carried, held: Rows, words: dict[str, Any], guide: Guide | None = None) -> None:
         """On trial, whatever the gate says of it: that is `propose`'s question. A bench plants candidates here."""
-        data = make_child(self.current, carried, held.obs / self.layout.scale, words, self.key)
+        data = make_child(self.current, carried, held.obs / self.layout.scale, words, self.key, guide)
         identity = read_bundle(data, (), allow_unsigned=True).identity
         self.session.note("candidate", **words, identity=f"{identity:016x}")  # first: after a kill its trial must find its judge
         self.slots.propose(data, self.plan())
         self.attempt = Attempt(identity)
 
-    def weigh(self, carried: Carried, held: Rows) -> Evidence:
+    def guide(self, carried: Carried, held: Rows) -> Guide | None:
+        """Where the critics alone learn they drive too, by choosing near the actor's own action; else the child would be its parent."""
+        if self.learner.recipe.moves_actor or not len(held.obs):
+            return None
+        return make_guide(carried, self.learner.recipe.objective, held.obs, self.course.guidance)
+
+    def weigh(self, carried: Carried, held: Rows, guide: Guide | None) -> Evidence:
         parent = read_carried(self.current.files, self.current.manifest.name)
         return judge_offline(
             tensors(parent.networks["actor"]), tensors(carried.networks["actor"]), tensors(carried.networks["critics"]),
             self.learner.recipe.objective, held.obs, time_blocks(held.t_host_ns, BLOCK_S), self.layout.clip * self.layout.scale,
-            self.course.limits,
+            self.course.limits, guides=(self.current.guide, guide),
         )  # fmt: skip
 
     def plan(self) -> TrialPlan:
@@ -293,6 +308,11 @@ class Tuner:
             raise TunerStop(
                 f"{self.current.manifest.name} version {self.current.manifest.version} is not of this session; start a new one on it"
             )
+
+
+def transitions_of(spec: RobotSpec, settings: dict[str, Any], flight: int) -> Transitions:
+    """`settings`: those that the policy carries."""
+    return Transitions(spec, settings["gamma"], settings["n_step"], settings["reward_scale"], spec.calibration_id, flight)
 
 
 def held_rows(rows: Rows) -> Rows:

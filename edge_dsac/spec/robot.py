@@ -183,6 +183,21 @@ class RobotSpec:
         return facts
 
     @cached_property
+    def calibration_facts(self) -> dict[str, str]:
+        """All that turns counts into SI: signs, scales, offsets, mounting. With other ones the same motion is another row."""
+        facts = flatten({"imu": self.imu, "extras": self.extras})
+        facts["battery.lsb_per_v"] = canonical(self.battery.lsb_per_v)
+        for i, joint in enumerate(self.joints):
+            for key in ("name", "sign", "counts_per_rad", "home_rad"):
+                facts[f"joints[{i}].{key}"] = canonical(getattr(joint, key))
+        return facts
+
+    @cached_property
+    def calibration_id(self) -> int:
+        """64 bits over them; every row learned from carries it."""
+        return int(fingerprint(self.calibration_facts), 16)
+
+    @cached_property
     def firmware_fingerprint(self) -> str:
         return fingerprint(self.firmware_facts)
 

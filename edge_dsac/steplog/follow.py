@@ -57,15 +57,24 @@ class Follower:
             log = open_log(folder)
         except (LogError, OSError):
             return []  # its first step is yet to come
-        if log.spec.policy_fingerprint != self.spec.policy_fingerprint:
+        why = self.another_robot(log.spec)
+        if why:
             self.done.add(folder)
-            self.complain(f"{folder}: is a flight of {log.spec.model} with another robot file; not learned from")
+            self.complain(f"{folder}: is a flight of {log.spec.model} with {why}; not learned from")
             return []
         self.folder, self.flight, self.next_index = folder, log.wall_start_ns, 0
         self.reader, self.behind = reader, False
         if self.reader is not None:
             self.reader.cursor = max(self.reader.cursor, int(log.columns["index"][-1]) + 1 if len(log.columns) else 0)
         return [Chunk(self.flight, self.fresh(log.columns), False)]
+
+    def another_robot(self, flown: RobotSpec) -> str:
+        """Empty if its steps mean the same as this robot's."""
+        if flown.policy_fingerprint != self.spec.policy_fingerprint:
+            return "another robot file"
+        if flown.calibration_id != self.spec.calibration_id:
+            return f"another calibration ({flown.calibration_id:016x}, here {self.spec.calibration_id:016x})"
+        return ""
 
     def take(self) -> np.ndarray:
         if self.reader is None:

@@ -48,6 +48,7 @@ def trial_of(event: Mapping[str, Any], made: Mapping[str, Any] | None) -> dict[s
         "limited_share": both(trial["limited_share"]), "action_rate": both(trial["action_rate"]),
         "energy_of_action": {who: mean_of(flown, who, "action_square") for who in ("old", "new")},
         "action_shift": max(evidence["shift"]["mean"]) if evidence else None, "critics": evidence["gain"] if evidence else None,
+        "guide": made.get("guide") if made else None,
         "updates": made["updates"] if made else None, "rows": made["rows"] if made else None, "windows": list(event["windows"]),
     }  # fmt: skip
 
@@ -76,6 +77,8 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
         effort = trial["energy_of_action"]
         spent = "" if None in effort.values() else f"; energy of action {effort['old']:.3f} -> {effort['new']:.3f}"
         lines.append(f"  {trial['candidate']}  {trial['decision']} in {trial['pairs']} pairs{gain}{moved}{spent}")
+        if trial["guide"]:
+            lines.append(f"      {trial['guide']}")
         lines.append(f"      {trial['why']}")
     lines += [f"  refused: {reason}" for reason in report["refusals"]]
     return lines
