@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_dsac.loop.realtime import ask_not_to_be_starved, release_realtime
 from edge_dsac.records import Float, Readings
 from edge_dsac.spec.robot import RobotSpec, load_robot
 from firmware_bridge.build import build_host_library
@@ -54,6 +55,9 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--lockstep", action="store_true", help="time passes only by what the host sends; two runs with one seed are the same"
     )
+    parser.add_argument(
+        "--no-rt", action="store_true", help="do not ask for SCHED_FIFO; a busy machine then stops the robot's world for a while"
+    )
     parser.add_argument("--seconds", type=float, help="end after this long (default: until Ctrl-C)")
     parser.add_argument("--trajectory", type=Path, metavar="FILE", help="keep the robot's pose 25 times a second, for a picture")
     parser.add_argument("--json", action="store_true", help="print what it came to as one JSON object at the end")
@@ -91,7 +95,10 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.update(asked=True))
     cable = Announced(args.link, quiet=args.json)
     begun = time.monotonic(), time.process_time()
+    if not (args.no_rt or args.lockstep):  # a real board shares its processor with nobody; lock-step waits for its host anyway
+        ask_not_to_be_starved()
     served = serve(board, cable, lambda: stop["asked"], args.seconds, pose if args.trajectory else None, args.lockstep)
+    release_realtime()
     wall_s, cpu_s = time.monotonic() - begun[0], time.process_time() - begun[1]
     if args.trajectory and served.trajectory:
         save_trajectory(args.trajectory, served.trajectory)

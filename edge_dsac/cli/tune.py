@@ -63,6 +63,11 @@ def add(verbs: Any) -> None:
     start.add_argument("--rows", type=int, default=60_000, help="of the robot's own that are kept, on disk too (default: %(default)s)")
     start.add_argument("--keep", choices=("oldest-out", "coverage"), default="oldest-out", help="what makes room in a full buffer")
     start.add_argument("--window-s", type=float, default=8.0, help="of a trial; whole laps of the loop's --exercise (default: %(default)s)")
+    start.add_argument("--pairs", type=int, metavar="N", help="of a trial's windows, at most; a clear difference takes eight (default: 24)")
+    start.add_argument(
+        "--first-updates", type=int, metavar="N", help="before the first candidate; after few, children are worse (default: 4500)"
+    )
+    start.add_argument("--updates-per-row", type=float, metavar="X", help="no more updates than this for each row there is (default: 1)")
     start.add_argument("--compile", choices=("auto", "on", "off"), default="auto", help="the update ahead of time; needs g++ once")
     start.add_argument("--seed", type=int, default=0)
     start.add_argument("--resume", action="store_true", help="go on with the newest session of this folder")
@@ -171,7 +176,7 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     folder = session_folder(place, args.resume)
     parent = parent_of(slots, folder, args.resume)
     carried, spec, sizes = read_carried(parent.files, parent.manifest.name), parent.spec, parent.actor.sizes
-    tuning, course = Tuning(seed=args.seed, **({"recipe": args.recipe} if args.recipe else {})), Course(window_s=args.window_s)
+    tuning, course = Tuning(seed=args.seed, **({"recipe": args.recipe} if args.recipe else {})), Course(**course_of(args))
     step = update_of(args.compile, Learner(carried, tuning))
     words = {
         "parent": parent.manifest.sha256, "tuning": asdict(tuning), "compiled": step is not None, "course": asdict(course),
@@ -182,6 +187,15 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     buffer = Buffer(place / "rows", sizes[0], sizes[-1], args.rows, args.keep, fingerprint=fingerprint)
     flights = Heard(Follower(args.slots / FLIGHT, spec), budget, 1_000_000_000 // spec.rates.control_hz)
     return Tuner(slots, session, Learner(carried, tuning, step), buffer, flights, key, course)
+
+
+def course_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of Course that were asked for; the others stay as they are there."""
+    asked = {name: getattr(args, name) for name in ("window_s", "pairs", "first_updates", "updates_per_row")}
+    wrong = [f"--{name.replace('_', '-')} {value:g}" for name, value in asked.items() if value is not None and not value > 0]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: expected more than 0")
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool]) -> str:
