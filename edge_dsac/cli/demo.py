@@ -20,9 +20,10 @@ from edge_dsac.spec.robot import load_robot
 WHOLE = "balance_bot"  # ships with settings that make it balance in about a minute; other robots take longer than a demo may
 TRAIN_LIMIT_S, COMPILE_LIMIT_S = 900.0, 300.0
 # Learning rates for few updates, twice the shipped ones; eager, because compiling takes as long as it saves here, and needs g++.
-QUICK = tuple(
-    "--rates.critic-lr 2e-3 --rates.actor-lr 2e-3 --rates.alpha-lr 2e-3 --final-pace 0.3 --evaluation-episodes 10 --compile off".split()
-)
+QUICK = (
+    "--rates.critic-lr", "2e-3", "--rates.actor-lr", "2e-3", "--rates.alpha-lr", "2e-3", "--final-pace", "0.3", "--evaluation-episodes", "10",
+    "--compile", "off",
+)  # fmt: skip
 EPILOG = f"""\
 {WHOLE}: the whole story in six steps. Any other robot, or --short: the virtual board, the loop under the robot's own
 baseline, one unplugged cable, and the pictures of it.
@@ -59,16 +60,16 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--tune-minutes",
         type=float,
-        default=Field.minutes,
+        default=Field().minutes,
         help="most that the tuner may take; it ends when it is sure (default: %(default)s)",
     )
     parser.add_argument(
-        "--speed", type=float, default=Drive.speed_m_s, metavar="M_S", help="forward speed asked for (default: %(default)s)"
+        "--speed", type=float, default=Drive(WHOLE, 0.0).speed_m_s, metavar="M_S", help="forward speed asked for (default: %(default)s)"
     )
     parser.add_argument(
         "--yaw-rate",
         type=float,
-        default=Drive.yaw_rate_rad_s,
+        default=Drive(WHOLE, 0.0).yaw_rate_rad_s,
         metavar="RAD_S",
         help="yaw rate asked for, so that it drives a circle (default: %(default)s)",
     )

@@ -59,6 +59,9 @@ def add(verbs: Any) -> None:
     start.add_argument("--recipe", choices=("last-layer", "low-rank", "edit", "full", "critic"), help="what of the actor may change")
     start.add_argument("--minutes", type=float, default=10.0, help="at most so long (default: %(default)s)")
     start.add_argument("--cpu-share", type=float, default=0.5, help="of one core, at most (default: %(default)s)")
+    start.add_argument(
+        "--nice", type=int, default=19, help="how far it stands back behind what else wants the processor, 0 to 19 (default: %(default)s)"
+    )
     start.add_argument("--memory-mb", type=float, default=400.0, help="ends in good order beyond this (default: %(default)s)")
     start.add_argument("--rows", type=int, default=60_000, help="of the robot's own that are kept, on disk too (default: %(default)s)")
     start.add_argument("--keep", choices=("oldest-out", "coverage"), default="oldest-out", help="what makes room in a full buffer")
@@ -143,7 +146,7 @@ class Heard:
 
 
 def begin(args: argparse.Namespace) -> int:
-    be_modest()
+    be_modest(args.nice)
     budget = Budget(args.minutes, args.cpu_share, args.memory_mb)
     tuner = make_tuner(args, budget)
     how = "compiled" if tuner.session.words["compiled"] else "not compiled"
@@ -222,9 +225,11 @@ def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool]) -> str:
         time.sleep(budget.rest_s(worked_s) if word == "learned" else LOOK_S)
 
 
-def be_modest() -> None:
-    """Below everything else on this board."""
-    os.nice(19)
+def be_modest(nice: int) -> None:
+    """Below everything else on this board; the loop is above whatever is nice, for it has a priority in real time."""
+    if not 0 <= nice <= 19:
+        raise ValueError(f"--nice {nice}: expected 0 to 19")
+    os.nice(nice)
     try:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     except OSError:

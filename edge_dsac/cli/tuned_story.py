@@ -100,7 +100,7 @@ def tell_of_the_change(story: Story, robot: str, policy: Path, spec: RobotSpec, 
 def tune(story: Story, slots: Path, flights: Flights, field: Field) -> dict[str, Any]:
     """The tuner beside the loop, told as it goes; its last status."""
     tuner = story.start("tune", [
-        "tune", "start", "--slots", str(slots), "--recipe", field.recipe, "--minutes", f"{field.minutes:g}", "--cpu-share", "1",
+        "tune", "start", "--slots", str(slots), "--recipe", field.recipe, "--minutes", f"{field.minutes:g}", "--cpu-share", "1", "--nice", "0",
         "--memory-mb", "1500", "--compile", "off", "--window-s", f"{field.window_s:g}", "--first-updates", str(field.first_updates),
         "--updates-per-row", f"{field.updates_per_row:g}", "--seed", str(field.seed),
     ])  # fmt: skip
