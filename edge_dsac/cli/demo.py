@@ -16,6 +16,7 @@ from edge_dsac.cli.short_demo import Drive, draw, fly_with_a_pulled_cable, said_
 from edge_dsac.cli.story import KEYS, Story
 from edge_dsac.cli.tuned_story import HIDDEN, REPORT_S, Field, read_json, tell_of_the_change, tune, undo, who_drove
 from edge_dsac.spec.robot import load_robot
+from edge_dsac.watch.progress import clock
 
 WHOLE = "balance_bot"  # ships with settings that make it balance in about a minute; other robots take longer than a demo may
 TRAIN_LIMIT_S, COMPILE_LIMIT_S = 900.0, 300.0
@@ -95,10 +96,10 @@ def whole_story(story: Story, telling: Telling) -> int:
     story.heading(f"the policy drives a virtual {spec.model}: firmware in C, physics in MuJoCo, a pty between; a cable is pulled")
     drive = Drive(telling.drive.robot, telling.drive.seconds, telling.drive.speed_m_s, telling.drive.yaw_rate_rad_s, policy)
     said_of(story, fly_with_a_pulled_cable(story, drive, spec))
-    pictures = draw(out, spec)
     story.heading(f"the robot changes: {HIDDEN}. Nobody tells the policy; the tuner learns beside the loop")
     slots, flights = tell_of_the_change(story, drive.robot, policy, spec, telling.tuning)
-    tune(story, slots, flights, telling.tuning)
+    pictures: dict[str, Path] = {}
+    tune(story, slots, flights, telling.tuning, meanwhile=lambda: pictures.update(draw(out, spec)))  # of step 3; drawing takes seconds
     story.heading("what came of it, judged on paired windows of the old and the new policy on the robot itself")
     story.do(["tune", "report", "--slots", str(slots), "--out", str(out / "tuned.png")], REPORT_S)
     story.heading("and back: the parent drives again, while the robot stands on its wheels")
@@ -107,7 +108,8 @@ def whole_story(story: Story, telling: Telling) -> int:
     for line in who_drove(flights):
         story.tell(f"     {line}")
     verdict = read_json(next((slots / "tuning").glob("session-*")) / "report.json").get("verdict", "no evidence")
-    story.tell(f"\n{verdict} in {time.monotonic() - story.begun:.0f} s, and undone.")
+    how = "the child was taken back, the parent drives" if verdict == "better" else "the parent has stayed"
+    story.tell(f"\n{verdict}; {how}; the whole in {clock(time.monotonic() - story.begun)}.")
     for name, path in {**pictures, "tuned": out / "tuned.png"}.items():
         story.tell(f"  {name:<8} {path}")
     return 0 if same else 1

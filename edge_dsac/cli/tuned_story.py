@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ class Field:
     """of the tuner at most; it is stopped as soon as a candidate is accepted"""
     first_updates: int = 4500
     """before the first candidate"""
+    learning_rate: float = 1e-3
+    """of critics and actor: three times the default, for a session of a minute"""
     updates_per_row: float = 1.0
     """no more than this for each row"""
     window_s: float = 4.0
@@ -97,13 +100,15 @@ def tell_of_the_change(story: Story, robot: str, policy: Path, spec: RobotSpec, 
     return slots, flights
 
 
-def tune(story: Story, slots: Path, flights: Flights, field: Field) -> dict[str, Any]:
-    """The tuner beside the loop, told as it goes; its last status."""
+def tune(story: Story, slots: Path, flights: Flights, field: Field, meanwhile: Callable[[], None]) -> dict[str, Any]:
+    """The tuner beside the loop, told as it goes; its last status. `meanwhile`: what is done while the first rows come in."""
     tuner = story.start("tune", [
         "tune", "start", "--slots", str(slots), "--recipe", field.recipe, "--minutes", f"{field.minutes:g}", "--cpu-share", "1", "--nice", "0",
         "--memory-mb", "1500", "--compile", "off", "--window-s", f"{field.window_s:g}", "--first-updates", str(field.first_updates),
         "--updates-per-row", f"{field.updates_per_row:g}", "--seed", str(field.seed),
+        "--learning-rate", f"{field.learning_rate:g}",
     ])  # fmt: skip
+    meanwhile()
     told = Told(story, field)
 
     def over() -> dict[str, Any] | None:
