@@ -13,9 +13,8 @@ from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slots import Slots, create_slots
 from edge_dsac.cli.fieldwork import Fieldwork, add_field_arguments
 from edge_dsac.cli.main import main
-from edge_dsac.cli.tune import Budget, be_modest, comparable, course_of, session_folder, tuning_of
+from edge_dsac.cli.tune import Budget, be_modest, comparable, course_of, session_folder
 from edge_dsac.learn.child import make_child
-from edge_dsac.learn.learner import Tuning
 from edge_dsac.learn.tuner import Course
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog.layout import RecordLayout
@@ -69,13 +68,6 @@ def test_only_what_is_asked_for_changes_the_course():
     assert Course(**course_of(argparse.Namespace(**asked))) == Course(window_s=2.0, pairs=9, first_updates=700, updates_per_row=0.5)
     with pytest.raises(ValueError, match="--pairs 0, --updates-per-row -1: expected more than 0"):
         course_of(argparse.Namespace(**{**asked, "pairs": 0, "updates_per_row": -1.0}))
-
-
-def test_only_what_is_asked_for_changes_how_it_learns():
-    asked = {"seed": 4, "recipe": None, "learning_rate": None}
-    assert Tuning(**tuning_of(argparse.Namespace(**asked))) == Tuning(seed=4)
-    asked = {"seed": 0, "recipe": "full", "learning_rate": 1e-3}
-    assert Tuning(**tuning_of(argparse.Namespace(**asked))) == Tuning(recipe="full", critic_lr=1e-3, actor_lr=1e-3)
 
 
 @pytest.mark.parametrize("wrong", [-5, 20])

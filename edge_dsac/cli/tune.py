@@ -71,8 +71,10 @@ def add(verbs: Any) -> None:
         "--first-updates", type=int, metavar="N", help="before the first candidate; after few, children are worse (default: 4500)"
     )
     start.add_argument("--updates-per-row", type=float, metavar="X", help="no more updates than this for each row there is (default: 1)")
-    start.add_argument("--learning-rate", type=float, metavar="X", help="of critics and actor (default: 3e-4); more for a short session")
-    start.add_argument("--compile", choices=("auto", "on", "off"), default="auto", help="the update ahead of time; needs g++ once")
+    start.add_argument(
+        "--compile", choices=("auto", "on", "ready", "off"), default="auto",
+        help="the update ahead of time, which needs g++ once and a minute or two; ready: only where that has been done (default: %(default)s)",
+    )  # fmt: skip
     start.add_argument("--seed", type=int, default=0)
     start.add_argument("--resume", action="store_true", help="go on with the newest session of this folder")
     with_slots(actions.add_parser("status", help="what the tuner does, and what it has found"), status).add_argument(
@@ -180,7 +182,7 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     folder = session_folder(place, args.resume)
     parent = parent_of(slots, folder, args.resume)
     carried, spec, sizes = read_carried(parent.files, parent.manifest.name), parent.spec, parent.actor.sizes
-    tuning, course = Tuning(**tuning_of(args)), Course(**course_of(args))
+    tuning, course = Tuning(seed=args.seed, **({"recipe": args.recipe} if args.recipe else {})), Course(**course_of(args))
     step = update_of(args.compile, Learner(carried, tuning))
     words = {
         "parent": parent.manifest.sha256, "tuning": asdict(tuning), "compiled": step is not None, "course": asdict(course),
@@ -191,12 +193,6 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     buffer = Buffer(place / "rows", sizes[0], sizes[-1], args.rows, args.keep, fingerprint=fingerprint)
     flights = Heard(Follower(args.slots / FLIGHT, spec), budget, 1_000_000_000 // spec.rates.control_hz)
     return Tuner(slots, session, Learner(carried, tuning, step), buffer, flights, key, course)
-
-
-def tuning_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Fields of Tuning that were asked for."""
-    rates = {} if args.learning_rate is None else {"critic_lr": args.learning_rate, "actor_lr": args.learning_rate}
-    return {"seed": args.seed, **({"recipe": args.recipe} if args.recipe else {}), **rates}
 
 
 def course_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -248,9 +244,10 @@ def update_of(wish: str, learner: Any) -> Any:
 
     if wish == "off":
         return None
-    tell("compiling the update (a minute or two the first time on this board)")
+    if wish != "ready":
+        tell("compiling the update (a minute or two the first time on this board)")
     try:
-        return compiled(learner)
+        return compiled(learner, may_compile=wish != "ready")
     except AheadError as error:
         if wish == "on":
             raise

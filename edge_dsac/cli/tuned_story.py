@@ -23,7 +23,7 @@ from edge_dsac.watch.progress import clock
 
 HIDDEN = "mass +40 %, motor constant -25 %, friction x 2, two more ticks of delay, smaller wheels, a dead band, biased sensors"
 MOST_FLIGHTS = 40  # a robot that falls is put on its wheels and flies again; one that only falls shows nothing
-LOOP_READY_S, TUNER_READY_S, TAKEN_UP_S, REPORT_S = 60.0, 120.0, 30.0, 90.0
+LOOP_READY_S, TUNER_READY_S, TAKEN_UP_S, REPORT_S = 120.0, 240.0, 60.0, 120.0  # tens of times what they take on a quiet machine
 OVER = ("better",)  # what there is to show; after any other verdict the tuner goes on while its minutes last
 
 
@@ -35,8 +35,6 @@ class Field:
     """of the tuner at most; it is stopped as soon as a candidate is accepted"""
     first_updates: int = 4500
     """before the first candidate"""
-    learning_rate: float = 1e-3
-    """of critics and actor: three times the default, for a session of a minute"""
     updates_per_row: float = 1.0
     """no more than this for each row"""
     window_s: float = 4.0
@@ -104,9 +102,8 @@ def tune(story: Story, slots: Path, flights: Flights, field: Field, meanwhile: C
     """The tuner beside the loop, told as it goes; its last status. `meanwhile`: what is done while the first rows come in."""
     tuner = story.start("tune", [
         "tune", "start", "--slots", str(slots), "--recipe", field.recipe, "--minutes", f"{field.minutes:g}", "--cpu-share", "1", "--nice", "0",
-        "--memory-mb", "1500", "--compile", "off", "--window-s", f"{field.window_s:g}", "--first-updates", str(field.first_updates),
+        "--memory-mb", "1500", "--compile", "ready", "--window-s", f"{field.window_s:g}", "--first-updates", str(field.first_updates),
         "--updates-per-row", f"{field.updates_per_row:g}", "--seed", str(field.seed),
-        "--learning-rate", f"{field.learning_rate:g}",
     ])  # fmt: skip
     meanwhile()
     told = Told(story, field)
