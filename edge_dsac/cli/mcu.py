@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from edge_dsac.loop.realtime import ask_not_to_be_starved, release_realtime
 from edge_dsac.records import Float, Readings
 from edge_dsac.spec.robot import RobotSpec, load_robot
 from firmware_bridge.build import build_host_library
 from firmware_bridge.faults import describe_faults, parse_fault
 from firmware_bridge.virtual_mcu import Plant, Pty, VirtualBoard, serve
 
+PRIORITY = -15  # nice: some thirty times an ordinary process's share
 EPILOG = f"""\
 A fault is KIND[:SIDE][=VALUE][@START[+DURATION]]; SIDE is host, board or both (frames from there), times are seconds of the board.
 {describe_faults()}
@@ -56,7 +56,9 @@ def add(verbs: Any) -> None:
         "--lockstep", action="store_true", help="time passes only by what the host sends; two runs with one seed are the same"
     )
     parser.add_argument(
-        "--no-rt", action="store_true", help="do not ask for SCHED_FIFO; a busy machine then stops the robot's world for a while"
+        "--no-priority",
+        action="store_true",
+        help="do not ask to come before ordinary processes; a busy machine then stops the robot's world",
     )
     parser.add_argument("--seconds", type=float, help="end after this long (default: until Ctrl-C)")
     parser.add_argument("--trajectory", type=Path, metavar="FILE", help="keep the robot's pose 25 times a second, for a picture")
@@ -95,10 +97,9 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.update(asked=True))
     cable = Announced(args.link, quiet=args.json)
     begun = time.monotonic(), time.process_time()
-    if not (args.no_rt or args.lockstep):  # a real board shares its processor with nobody; lock-step waits for its host anyway
-        ask_not_to_be_starved()
+    if not (args.no_priority or args.lockstep):  # lock-step waits for its host anyway
+        come_before_others()
     served = serve(board, cable, lambda: stop["asked"], args.seconds, pose if args.trajectory else None, args.lockstep)
-    release_realtime()
     wall_s, cpu_s = time.monotonic() - begun[0], time.process_time() - begun[1]
     if args.trajectory and served.trajectory:
         save_trajectory(args.trajectory, served.trajectory)
@@ -112,6 +113,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(", ".join(f"{name} {value}" for name, value in summary.items()), file=sys.stderr)
     return 0
+
+
+def come_before_others() -> None:
+    """A real board shares its processor with nobody. Where this is not permitted the board is as late as the machine is busy.
+
+    Not SCHED_FIFO: physics takes half a core on a slow machine, and the loop's own threads must come before it.
+    """
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    except OSError:
+        pass
 
 
 class Announced(Pty):
