@@ -19,7 +19,8 @@ from firmware_bridge.build import build_host_library
 from firmware_bridge.faults import describe_faults, parse_fault
 from firmware_bridge.virtual_mcu import Plant, Pty, VirtualBoard, serve
 
-PRIORITY = -15  # nice: some thirty times an ordinary process's share
+# Of SCHED_FIFO: below the loop (80) and its helper threads (40), which physics must not keep waiting; above every ordinary process.
+PRIORITY = 20
 EPILOG = f"""\
 A fault is KIND[:SIDE][=VALUE][@START[+DURATION]]; SIDE is host, board or both (frames from there), times are seconds of the board.
 {describe_faults()}
@@ -116,13 +117,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def come_before_others() -> None:
-    """A real board shares its processor with nobody. Where this is not permitted the board is as late as the machine is busy.
-
-    Not SCHED_FIFO: physics takes half a core on a slow machine, and the loop's own threads must come before it.
-    """
+    """A real board shares its processor with nobody. Where this is not permitted the board is as late as the machine is busy."""
     try:
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
-    except OSError:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
+    except (AttributeError, OSError):
         pass
 
 
