@@ -155,7 +155,7 @@ class Told:
 
 def progress_of(status: dict[str, Any], field: Field) -> str:
     text = f"{clock(status['seconds'])}  {status['rows']} rows, {status['updates']}/{field.first_updates} updates ({status['updates_per_s']:.0f}/s)"
-    return text + (f"; on trial, {status['windows']} windows of {field.window_s:g} s flown" if status["on_trial"] else "")
+    return text + (f"; on trial, {status['windows']} windows of {field.window_s:g} s begun" if status["on_trial"] else "")
 
 
 def read_json(path: Path) -> dict[str, Any]:
