@@ -8,7 +8,7 @@ import pytest
 from bench_kills import Bench
 from played_flight import CALM, ROUGH, USUAL, make_recordings
 
-from edge_dsac.cli import tune
+from edge_dsac.cli import tuning
 from edge_dsac.learn.buffer import Buffer
 from edge_dsac.learn.learner import Learner
 from edge_dsac.learn.transitions import Transitions
@@ -21,7 +21,7 @@ def bench(bot, tmp_path, monkeypatch):
 
     monkeypatch.setenv("EDGE_DSAC_KEYS", "replaced below")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tune, "be_modest", tune.be_modest)  # taken away by the bench
+    monkeypatch.setattr(tuning, "be_modest", tuning.be_modest)  # taken away by the bench
     monkeypatch.setattr(bench_kills, "prepare", lambda threads: None)  # this process has more tests to run
     monkeypatch.setattr("edge_dsac.learn.compiled.prepare", lambda threads: None)
     for owner, name in ((learner, "Tuning"), (tuner, "Course")):

@@ -13,9 +13,10 @@ from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slots import Slots, create_slots
 from edge_dsac.cli.fieldwork import Fieldwork, add_field_arguments
 from edge_dsac.cli.main import main
-from edge_dsac.cli.tuning import Budget
+from edge_dsac.cli.tuning import Budget, be_modest, course_of
 from edge_dsac.cli.tuning_place import comparable, session_folder
 from edge_dsac.learn.child import make_child
+from edge_dsac.learn.tuner import Course
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog.layout import RecordLayout
 
@@ -61,6 +62,21 @@ def test_what_the_board_will_tune_in_a_flight_is_trusted_from_its_start(bot, tmp
     assert read_bundle(child, field.slots.keys).signer  # the board's key is first asked for by the tuner, later than this
 
 
+def test_only_what_is_asked_for_changes_the_course():
+    asked = {"window_s": 8.0, "pairs": None, "first_updates": None, "updates_per_row": None}
+    assert Course(**course_of(argparse.Namespace(**asked))) == Course(window_s=8.0)
+    asked = {"window_s": 2.0, "pairs": 9, "first_updates": 700, "updates_per_row": 0.5}
+    assert Course(**course_of(argparse.Namespace(**asked))) == Course(window_s=2.0, pairs=9, first_updates=700, updates_per_row=0.5)
+    with pytest.raises(ValueError, match="--pairs 0, --updates-per-row -1: expected more than 0"):
+        course_of(argparse.Namespace(**{**asked, "pairs": 0, "updates_per_row": -1.0}))
+
+
+@pytest.mark.parametrize("wrong", [-5, 20])
+def test_a_tuner_never_stands_before_others(wrong):
+    with pytest.raises(ValueError, match="expected 0 to 19"):
+        be_modest(wrong)
+
+
 def test_sessions_are_numbered_and_the_newest_goes_on(tmp_path):
     with pytest.raises(ValueError, match="no session to go on with"):
         session_folder(tmp_path, resume=True)
@@ -87,7 +103,7 @@ def test_where_nothing_was_tuned_the_status_says_what_to_do(tmp_path, capsys):
 def test_a_session_learns_from_a_flight_that_was_flown(bot, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("EDGE_DSAC_KEYS", str(tmp_path / "keys"))
     # This process has more tests to run: nice, and with all its numbers.
-    monkeypatch.setattr("edge_dsac.cli.tuning.be_modest", lambda: None)
+    monkeypatch.setattr("edge_dsac.cli.tuning.be_modest", lambda nice: None)
     monkeypatch.setattr("edge_dsac.learn.compiled.prepare", lambda threads: None)
     monkeypatch.setattr("edge_dsac.cli.tuning.StopFlag", lambda: lambda: False)
     carried = small_carried(ObservationLayout(bot).size, len(bot.actions))

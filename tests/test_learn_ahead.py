@@ -37,6 +37,12 @@ def test_another_users_folder_is_refused(tmp_path, monkeypatch):
         own(folder)
 
 
+def test_where_nothing_may_be_compiled_only_what_is_ready_is_taken(tmp_path):
+    with pytest.raises(AheadError, match="--compile auto does it, once"):
+        compiled(small_learner(), tmp_path / "updates", may_compile=False)
+    assert list((tmp_path / "updates").iterdir()) == []
+
+
 def test_the_name_says_what_the_object_depends_on():
     learner = small_learner()
     name = order_of(learner).name

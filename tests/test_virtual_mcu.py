@@ -7,7 +7,9 @@ import pytest
 from firmware.board_in_c import bench_bot
 
 from edge_dsac.cli.main import EXIT_FAILED, main
+from edge_dsac.cli.mcu import come_before_others
 from edge_dsac.loop.limiter import Limiter
+from edge_dsac.loop.realtime import HELPER_PRIORITY
 from edge_dsac.records import BoardMode, Fault, Readings
 from firmware_bridge.build import build_host_library
 from firmware_bridge.faults import FOREVER_S, KINDS, FaultError, LossyWay, describe_faults, parse_fault
@@ -472,3 +474,18 @@ def test_the_command_line_refuses_a_fault_by_name_before_it_starts_anything(caps
     assert code == EXIT_FAILED
     assert capsys.readouterr().err == "edge-dsac mcu: fault 'dorp': 'dorp' is not known; did you mean 'drop'?\n"
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("answer", [None, PermissionError("not permitted")])
+def test_a_board_asks_to_come_before_ordinary_processes_and_does_without(monkeypatch, answer):
+    asked = []
+
+    def ask(process, policy, param):
+        asked.append((process, policy, param.sched_priority))
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr("os.sched_setscheduler", ask)
+    come_before_others()
+    assert asked == [(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, 20)]
+    assert HELPER_PRIORITY > 20  # a thread of the loop's process that waits for physics keeps the loop waiting

@@ -40,7 +40,7 @@ from tunable_policy import make_carried, make_policy_file
 
 from edge_dsac.bundle.keyring import board_key, key_folder, trusted_keys
 from edge_dsac.bundle.slots import Slots, create_slots
-from edge_dsac.cli import tune
+from edge_dsac.cli import tune, tuning, tuning_place
 from edge_dsac.cli.signals import StopFlag
 from edge_dsac.learn import learner, tuner
 from edge_dsac.learn.carried import Carried
@@ -67,13 +67,13 @@ class Bench:
         self.folder, self.spec, self.compile, self.pace = folder, spec, compile_, pace
         os.environ["EDGE_DSAC_KEYS"] = str(folder / "keys")
         prepare(1)
-        tune.be_modest = lambda: None
+        tuning.be_modest = lambda nice: None
         tuner.Course, learner.Tuning = partial(Course, **COURSE), partial(Tuning, **TUNING)
         key = board_key(key_folder(os.environ), platform.node())
         carried = make_carried(spec, (32, 32), (16, 16))
         create_slots(folder / "slots", make_policy_file(spec, carried, key), [key.public])
         self.slots = Slots(folder / "slots", trusted_keys(key_folder(os.environ)))
-        self.step = tune.update_of(compile_, Learner(carried, Tuning(**TUNING)))
+        self.step = tuning.update_of(compile_, Learner(carried, Tuning(**TUNING)))
         Learner(carried, Tuning(**TUNING), self.step).round(None, 1, 2)  # what torch imports at its first gradient takes a second
         self.complaints, self.audits = Complaints(), list[Audit]()
         self.rows = self.true_rows(carried)
@@ -87,7 +87,7 @@ class Bench:
         self.player = fork(lambda: Player(self.slots, spec, recordings, folder / "robot", pace).live(os.getppid()), folder / "robot.txt")
 
     def true_rows(self, carried: Carried) -> TrueRows:
-        shape = Shape(ObservationLayout(self.spec).size, len(self.spec.actions), tune.comparable(self.spec, carried.settings))
+        shape = Shape(ObservationLayout(self.spec).size, len(self.spec.actions), tuning_place.comparable(self.spec, carried.settings))
         return TrueRows(self.folder / "robot" / "truth", self.spec, carried.settings, shape)
 
     # ---- one life
@@ -103,7 +103,7 @@ class Bench:
         self.said = self.folder / "life.txt"
         self.said.write_text("")
         args = self.arguments(resume=self.session() is not None)
-        return fork(lambda: tune.begin(args), self.said)
+        return fork(lambda: tuning.begin(args), self.said)
 
     def session(self) -> Path | None:
         """The newest one that its first process lived long enough to begin."""

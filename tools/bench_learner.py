@@ -50,7 +50,7 @@ def made_up_rows(spec: RobotSpec, count: int) -> Any:
 def child(form: str, recipe: str, updates: int) -> int:
     """Answers every line with the seconds that a round took."""
     begun = time.monotonic()
-    from edge_dsac.cli.tune import memory_mb, update_of
+    from edge_dsac.cli.tuning import memory_mb, update_of
     from edge_dsac.learn.buffer import Buffer
     from edge_dsac.learn.compiled import prepare
     from edge_dsac.learn.learner import Learner, Tuning

@@ -18,6 +18,7 @@ import numpy as np
 from edge_dsac.bundle.package import Bundle
 from edge_dsac.bundle.slot_folder import HISTORY
 from edge_dsac.bundle.slots import Slots
+from edge_dsac.cli.tuning_place import rows_folder
 from edge_dsac.learn.buffer import PARTS, Buffer
 from edge_dsac.learn.carried import Carried, read_carried
 from edge_dsac.learn.learner import Learner, Step, Tuning
@@ -129,7 +130,7 @@ class Audit:
     # ---- rows
 
     def look_at_rows(self, copy: Path) -> None:
-        shutil.copytree(self.folder.parent / "rows", copy)
+        shutil.copytree(rows_folder(self.folder.parent, self.slots.current().spec), copy)
         shape = self.rows.shape
         try:
             buffer = Buffer(copy, shape.obs, shape.act, self.capacity, fingerprint=shape.fingerprint)

@@ -20,6 +20,7 @@ import numpy as np
 from edge_dsac.bundle.slot_folder import Outcome, SlotsError, Stage
 from edge_dsac.bundle.slots import Slots
 from edge_dsac.bundle.trial_plan import TrialPlan
+from edge_dsac.cli.tuning_place import rows_folder
 from edge_dsac.learn.rows_file import Shape, read_records, segments
 from edge_dsac.records import Event, Mode, Step
 from edge_dsac.spec.layout import ObservationLayout
@@ -179,7 +180,7 @@ class Player:
 
     def heard(self) -> bool:
         """Has the tuner the row of the last step but one? The very last one makes none."""
-        newest = newest_row(self.slots.folder / "tuning" / "rows", self.spec)
+        newest = newest_row(rows_folder(self.slots.folder / "tuning", self.spec), self.spec)
         return newest is not None and (int(newest["flight"]), int(newest["index"])) == (self.flight, self.ring.head - 2)
 
 

@@ -33,7 +33,7 @@ GROUPS = {
     "log": ("edge_dsac.cli.log", "look into a flight log, or export it"),
     "watch": ("edge_dsac.cli.log", "follow a running loop from its ring"),
     "engines": ("edge_dsac.cli.engines", "which engines can run a policy on this machine, and why not the others"),
-    "demo": ("edge_dsac.cli.demo", "virtual board, loop, one unplugged cable, and the pictures of it"),
+    "demo": ("edge_dsac.cli.demo", "the whole story without hardware: train, compile, fly, change the robot, tune, undo; with pictures"),
 }
 # Where a package comes from that not every installation has.
 EXTRAS = {

@@ -19,6 +19,8 @@ from firmware_bridge.build import build_host_library
 from firmware_bridge.faults import describe_faults, parse_fault
 from firmware_bridge.virtual_mcu import Plant, Pty, VirtualBoard, serve
 
+# Of SCHED_FIFO: below the loop (80) and its helper threads (40), which physics must not keep waiting; above every ordinary process.
+PRIORITY = 20
 EPILOG = f"""\
 A fault is KIND[:SIDE][=VALUE][@START[+DURATION]]; SIDE is host, board or both (frames from there), times are seconds of the board.
 {describe_faults()}
@@ -53,6 +55,11 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument(
         "--lockstep", action="store_true", help="time passes only by what the host sends; two runs with one seed are the same"
+    )
+    parser.add_argument(
+        "--no-priority",
+        action="store_true",
+        help="do not ask to come before ordinary processes; a busy machine then stops the robot's world",
     )
     parser.add_argument("--seconds", type=float, help="end after this long (default: until Ctrl-C)")
     parser.add_argument("--trajectory", type=Path, metavar="FILE", help="keep the robot's pose 25 times a second, for a picture")
@@ -91,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.update(asked=True))
     cable = Announced(args.link, quiet=args.json)
     begun = time.monotonic(), time.process_time()
+    if not (args.no_priority or args.lockstep):  # lock-step waits for its host anyway
+        come_before_others()
     served = serve(board, cable, lambda: stop["asked"], args.seconds, pose if args.trajectory else None, args.lockstep)
     wall_s, cpu_s = time.monotonic() - begun[0], time.process_time() - begun[1]
     if args.trajectory and served.trajectory:
@@ -105,6 +114,14 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(", ".join(f"{name} {value}" for name, value in summary.items()), file=sys.stderr)
     return 0
+
+
+def come_before_others() -> None:
+    """A real board shares its processor with nobody. Where this is not permitted the board is as late as the machine is busy."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
+    except (AttributeError, OSError):
+        pass
 
 
 class Announced(Pty):

@@ -73,6 +73,8 @@ class Options:
     """of a Gymnasium id: each environment in a process of its own"""
     film_s: float = 10.0
     """seconds of the best policy as best.gif; 0: none"""
+    exam: bool = True
+    """at the end: the best policy and the baseline as designed, fully randomised, and hidden; some seconds of simulation"""
     from_logs: tuple[Path, ...] = ()
     """flight logs of one or many robots (folders of `run`): what they lived through is learnt from beside simulation; needs --base"""
     base: Path | None = None
@@ -267,7 +269,7 @@ def resolved(
 ) -> dict[str, Any]:
     """Everything the numbers depend on, as JSON has it. Two runs with the same one end the same on the same machine."""
     words = asdict(options)
-    for name in ("out", "resume", "film_s", "from_logs", "base", "real_share", "without_human", "allow_unsigned"):
+    for name in ("out", "resume", "film_s", "exam", "from_logs", "base", "real_share", "without_human", "allow_unsigned"):
         del words[name]  # of logs and base it is the contents that count, not where they lie
     if base and home:
         words |= {"home": {"base": base.identity, **home.config}}
@@ -335,7 +337,7 @@ def finish(run: Run, trainer: Trainer, seconds: float) -> None:
     policy = deployed(state.actor, trainer.bounds, run.objective)
     if run.spec is not None:
         save_policy(run, state)
-        lines += exam(run, policy)
+        lines += exam(run, policy) if run.options.exam else []
         lines.append(f"  policy   {path / 'policy.npz'}   (edge-dsac run --policy)")
     lines.append(f"  report   {path / 'report.png'}")
     if run.home and run.base:

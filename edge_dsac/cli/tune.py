@@ -41,11 +41,22 @@ def add(verbs: Any) -> None:
     start.add_argument("--recipe", choices=("last-layer", "low-rank", "edit", "full", "critic"), help="what of the actor may change")
     start.add_argument("--minutes", type=float, default=10.0, help="at most so long (default: %(default)s)")
     start.add_argument("--cpu-share", type=float, default=0.5, help="of one core, at most (default: %(default)s)")
+    start.add_argument(
+        "--nice", type=int, default=19, help="how far it stands back behind what else wants the processor, 0 to 19 (default: %(default)s)"
+    )
     start.add_argument("--memory-mb", type=float, default=400.0, help="ends in good order beyond this (default: %(default)s)")
     start.add_argument("--rows", type=int, default=60_000, help="of the robot's own that are kept, on disk too (default: %(default)s)")
     start.add_argument("--keep", choices=("oldest-out", "coverage"), default="oldest-out", help="what makes room in a full buffer")
     start.add_argument("--window-s", type=float, default=8.0, help="of a trial; whole laps of the loop's --exercise (default: %(default)s)")
-    start.add_argument("--compile", choices=("auto", "on", "off"), default="auto", help="the update ahead of time; needs g++ once")
+    start.add_argument("--pairs", type=int, metavar="N", help="of a trial's windows, at most; a clear difference takes eight (default: 24)")
+    start.add_argument(
+        "--first-updates", type=int, metavar="N", help="before the first candidate; after few, children are worse (default: 4500)"
+    )
+    start.add_argument("--updates-per-row", type=float, metavar="X", help="no more updates than this for each row there is (default: 1)")
+    start.add_argument(
+        "--compile", choices=("auto", "on", "ready", "off"), default="auto",
+        help="the update ahead of time, which needs g++ once and a minute or two; ready: only where that has been done (default: %(default)s)",
+    )  # fmt: skip
     start.add_argument("--seed", type=int, default=0)
     start.add_argument("--resume", action="store_true", help="go on with the newest session of this folder")
     with_slots(actions.add_parser("status", help="what the tuner does, and what it has found"), status).add_argument(

@@ -78,7 +78,7 @@ class Heard:
 
 
 def begin(args: argparse.Namespace) -> int:
-    be_modest()
+    be_modest(args.nice)
     budget = Budget(args.minutes, args.cpu_share, args.memory_mb)
     tuner = make_tuner(args, budget)
     how = "compiled" if tuner.session.words["compiled"] else "not compiled"
@@ -112,7 +112,7 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     folder = session_folder(place, args.resume)
     parent = parent_of(slots, folder, args.resume)
     carried, spec, sizes = read_carried(parent.files, parent.manifest.name), parent.spec, parent.actor.sizes
-    tuning, course = Tuning(seed=args.seed, **({"recipe": args.recipe} if args.recipe else {})), Course(window_s=args.window_s)
+    tuning, course = Tuning(seed=args.seed, **({"recipe": args.recipe} if args.recipe else {})), Course(**course_of(args))
     step = update_of(args.compile, Learner(carried, tuning))
     words = {
         "parent": parent.manifest.sha256, "tuning": asdict(tuning), "compiled": step is not None, "course": asdict(course),
@@ -124,6 +124,15 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     buffer = Buffer(rows_folder(place, spec), sizes[0], sizes[-1], args.rows, args.keep, fingerprint=fingerprint)
     flights = Heard(Follower(args.slots / FLIGHT, spec), budget, 1_000_000_000 // spec.rates.control_hz)
     return Tuner(slots, session, Learner(carried, tuning, step), buffer, flights, key, course)
+
+
+def course_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of Course that were asked for; the others stay as they are there."""
+    asked = {name: getattr(args, name) for name in ("window_s", "pairs", "first_updates", "updates_per_row")}
+    wrong = [f"--{name.replace('_', '-')} {value:g}" for name, value in asked.items() if value is not None and not value > 0]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: expected more than 0")
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool]) -> str:
@@ -150,9 +159,11 @@ def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool]) -> str:
         time.sleep(budget.rest_s(worked_s) if word == "learned" else LOOK_S)
 
 
-def be_modest() -> None:
-    """Below everything else on this board."""
-    os.nice(19)
+def be_modest(nice: int) -> None:
+    """Below everything else on this board; the loop is above whatever is nice, for it has a priority in real time."""
+    if not 0 <= nice <= 19:
+        raise ValueError(f"--nice {nice}: expected 0 to 19")
+    os.nice(nice)
     try:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     except OSError:
@@ -164,9 +175,10 @@ def update_of(wish: str, learner: Any) -> Any:
 
     if wish == "off":
         return None
-    tell("compiling the update (a minute or two the first time on this board)")
+    if wish != "ready":
+        tell("compiling the update (a minute or two the first time on this board)")
     try:
-        return compiled(learner)
+        return compiled(learner, may_compile=wish != "ready")
     except AheadError as error:
         if wish == "on":
             raise

@@ -82,12 +82,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge_dsac" / "updates"
 
 
-def compiled(learner: Learner, folder: Path | None = None) -> Callable[[Recipe], Step]:
-    """For Learner's `step`. Compiles unless it lies there already; raises AheadError where that cannot be done."""
+def compiled(learner: Learner, folder: Path | None = None, may_compile: bool = True) -> Callable[[Recipe], Step]:
+    """For Learner's `step`. Compiles unless it lies there already; raises AheadError where that cannot or may not be done."""
     folder = own(folder or cache_folder())
     order = order_of(learner)
     paths = {with_actor: folder / f"{order.name}-{'actor' if with_actor else 'critics'}.pt2" for with_actor in (True, False)}
     if not all(path.exists() for path in paths.values()):
+        if not may_compile:
+            raise AheadError("the update has not been compiled on this board yet; --compile auto does it, once")
         make(order, folder)
     objects = {with_actor: load(path) for with_actor, path in paths.items()}
     return lambda recipe: Ahead(objects, learner)
