@@ -30,7 +30,7 @@ from edge_dsac.learn.child import layers_of
 from edge_dsac.learn.learner import Learner, Tuning
 from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows, Transitions
-from edge_dsac.learn.tuner import Course, Tuner, held_rows
+from edge_dsac.learn.tuner import Course, Tuner, held_rows, transitions_of
 from edge_dsac.loop.exercise import Exercise, read_lap
 from edge_dsac.records import Fault, Mode, Rule
 from edge_dsac.spec.robot import RobotSpec
@@ -192,7 +192,7 @@ def fly_parent(home: Home, folder: Path, seconds: float, seed: int) -> tuple[Row
     reader: Transitions | None = None
     for chunk in robot.look():
         if reader is None or reader.flight != chunk.flight:
-            reader = Transitions(home.spec, settings["gamma"], settings["n_step"], settings["reward_scale"], flight=chunk.flight)
+            reader = transitions_of(home.spec, settings, chunk.flight)
         parts += [reader.feed(chunk.columns)] + ([reader.finish()] if chunk.over else [])
     return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True))), robot.falls
 

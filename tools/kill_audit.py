@@ -25,7 +25,7 @@ from edge_dsac.learn.learner import Learner, Step, Tuning
 from edge_dsac.learn.rows_file import Shape, as_rows
 from edge_dsac.learn.session import Session, read_journal
 from edge_dsac.learn.transitions import Rows, Transitions
-from edge_dsac.learn.tuner import digest
+from edge_dsac.learn.tuner import digest, transitions_of
 from edge_dsac.learn.tuning import Recipe
 from edge_dsac.records import Float
 from edge_dsac.spec.robot import RobotSpec
@@ -71,10 +71,7 @@ class TrueRows:
                 continue
             ended = path.with_suffix(".over").exists()  # before reading: then what is read is all
             flight = int(path.stem)
-            settings = self.settings
-            making = self.making.setdefault(
-                path, Transitions(self.spec, settings["gamma"], settings["n_step"], settings["reward_scale"], flight=flight)
-            )
+            making = self.making.setdefault(path, transitions_of(self.spec, self.settings, flight))
             done = self.read.get(path, 0)
             columns = np.fromfile(path, self.dtype, offset=done * self.dtype.itemsize)
             self.read[path] = done + len(columns)

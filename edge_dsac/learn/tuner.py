@@ -201,7 +201,7 @@ class Tuner:
             return None
         return make_guide(carried, self.learner.recipe.objective, held.obs, self.course.guidance)
 
-    def weigh(self, carried: Carried, held: Rows, guide: Guide | None) -> Evidence:
+    def weigh(self, carried: Carried, held: Rows, guide: Guide | None = None) -> Evidence:
         parent = read_carried(self.current.files, self.current.manifest.name)
         return judge_offline(
             tensors(parent.networks["actor"]), tensors(carried.networks["actor"]), tensors(carried.networks["critics"]),
