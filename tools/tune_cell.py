@@ -136,7 +136,7 @@ def score(actor: Actor, spec: RobotSpec, hidden: str) -> dict[str, Any]:
 
 def row_of(cell: Cell, tuner: Tuner, robot: TuneRobot, before: dict[str, Any], mark: float) -> dict[str, Any]:
     spec, current = tuner.spec, tuner.slots.current()
-    drives = score(current.actor, spec, cell.hidden)
+    drives = before if current.manifest.version == 1 else score(current.actor, spec, cell.hidden)  # the parent's has been taken
     learnt_file = make_actor_file(layers_of(tuner.learner.child().networks["actor"]), current.actor.activation, spec)
     learnt = score(actor_from_bytes(learnt_file, "the learner's", spec), spec, cell.hidden)
     difference = np.array(drives["returns"]) - np.array(before["returns"])
