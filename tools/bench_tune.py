@@ -9,8 +9,8 @@
 Base policies are trained with `narrow` randomisation (a robot built with care), one per seed; the oracle of a hidden set is the mean of
 policies trained on that very robot. A session flies the real loop and firmware on the hidden body in simulated time with the real
 tuner, its gate and its trials (tools/tune_cell.py). Recovered is (after - before) / (oracle - before). `control` learns as often as
-`full` from simulated anchors alone, for 180 s; `no-gate` is `full` with every candidate driving at once. --hidden FILE holds one set of ranges
-(as in sim/randomization) or several as tables. Each session is a process of one thread and leaves one file under --runs.
+`full` from simulated anchors alone, for 180 s; `no-gate` is `full` with every candidate driving at once. --hidden FILE holds one set
+of ranges (as in sim/randomization) or several as tables. Each session is a process of one thread and leaves one file under --runs.
 
 Exit codes: 0 all there, 1 some failed, 2 wrong options, 3 stopped by --minutes with sessions left, 130 Ctrl-C.
 """
@@ -43,8 +43,8 @@ from edge_dsac.spec.robot import load_robot
 
 CHILD = ROOT / "tools" / "tune_cell.py"
 RECIPES: dict[str, dict[str, Any]] = {
-    "full": {}, "control": {"real": False, "marks": (60.0, 180.0)}, "last-layer": {"recipe": "last-layer"}, "low-rank": {"recipe": "low-rank"},
-    "edit": {"recipe": "edit"}, "critic": {"recipe": "critic"}, "no-gate": {"gate": False},
+    "full": {}, "control": {"real": False, "marks": (60.0, 180.0)}, "last-layer": {"recipe": "last-layer"},
+    "low-rank": {"recipe": "low-rank"}, "edit": {"recipe": "edit"}, "critic": {"recipe": "critic"}, "no-gate": {"gate": False},
 }  # fmt: skip
 EVERYWHERE = ("full", "control")  # flown on the drawn robots too
 ORACLE_SEEDS = (100, 101)

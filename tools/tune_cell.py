@@ -41,6 +41,7 @@ from edge_dsac.learn.child import layers_of
 from edge_dsac.learn.compiled import prepare
 from edge_dsac.learn.evaluate import evaluate
 from edge_dsac.learn.learner import Learner, Tuning
+from edge_dsac.learn.run_folder import source_state
 from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows
 from edge_dsac.learn.tuner import Course, Tuner
@@ -112,7 +113,8 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
         rows.append(row_of(cell, tuner, robot, before, mark))
         tell(f"{mark:g} s: {rows[-1]['after']:.0f} of {before['mean']:.0f} before, {learner.updates} updates, {robot.falls} falls")
     robot.close()
-    return {"cell": asdict(cell), "before": before, "rows": rows, "verdicts": verdicts(session), "seconds": time.monotonic() - begun}
+    took = time.monotonic() - begun
+    return {"cell": asdict(cell), "source": source_state(), "before": before, "rows": rows, "verdicts": verdicts(session), "seconds": took}
 
 
 def slots_of(cell: Cell, folder: Path) -> Slots:
