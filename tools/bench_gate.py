@@ -48,7 +48,7 @@ from edge_dsac.learn.tuner import Course
 from sim.env import EpisodeOptions
 from sim.recording import fly
 
-POLICIES = ("/work/runs/narrow-0:hidden", "/work/runs/narrow-1:hidden", "/work/runs/narrow-2:hidden", "/work/runs/narrow-0:nominal")
+POLICIES = ("runs/tune/base-0:hidden", "runs/tune/base-1:hidden", "runs/tune/base-2:hidden", "runs/tune/base-0:nominal")  # of bench_tune.py
 TRUTH_SEED = 40_000  # far from the trainer's, the exam's and the compiler's
 CONTROL_S = 20.0
 
