@@ -111,7 +111,6 @@ def test_what_was_before_the_trial_is_left_out(bot):
 
 
 ENDINGS = {
-    "no fresh frame": lambda spec: stretch(spec, 2, OLD, Mode.COASTING),
     "a person drove": lambda spec: stretch(spec, 2, OLD, rules=Rule.HUMAN),
     "mode DAMPED": lambda spec: stretch(spec, 2, OLD, Mode.DAMPED),
     "another policy took over": lambda spec: stretch(spec, 2, OTHER),
@@ -123,8 +122,22 @@ ENDINGS = {
 def test_a_run_that_ends_early_is_void(bot, why):
     found = cut(bot, flight(stretch(bot, 6, OLD), ENDINGS[why](bot), stretch(bot, 10, OLD)))
     assert (found[0].ticks, found[0].void, found[0].fell) == (6, why, "")
-    assert (found[0].coasted, found[0].human) == (2 * (why == "no fresh frame"), 2 * (why == "a person drove"))
+    assert found[0].human == 2 * (why == "a person drove")
     assert (found[-1].ticks, found[-1].void) == (10, "")
+
+
+def test_a_lost_frame_belongs_to_the_window_and_is_not_counted(bot):
+    rows = flight(stretch(bot, 6, OLD), stretch(bot, 1, OLD, Mode.COASTING), stretch(bot, 3, OLD), stretch(bot, 11, NEW))
+    first, second, _ = cut(bot, rows)
+    assert (first.ticks, first.void, first.coasted) == (10, "", 1)
+    assert first.counted == second.counted - 2  # that tick, and the one before it, whose worth no frame has shown
+    assert second.coasted == 0
+
+
+def test_a_window_with_too_many_lost_frames_is_void_and_the_next_begins_where_it_ends(bot):
+    rows = flight(stretch(bot, 6, OLD), stretch(bot, 3, OLD, Mode.COASTING), stretch(bot, 11, OLD))
+    found = cut(bot, rows, max_coasted=0.2)
+    assert [(w.first, w.ticks, w.void) for w in found] == [(100, 10, "no fresh frame at 3 of its ticks"), (110, 10, "")]
 
 
 def test_a_missing_record_and_the_end_of_the_log_make_a_window_void(bot):

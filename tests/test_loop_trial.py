@@ -71,6 +71,13 @@ class Rig:
             self.loop.between_ticks(self.pacer, 400_000, 5_000_000)
         return self
 
+    def silent(self, count):
+        """So many ticks without a frame."""
+        self.board.silent = True
+        self.ticks(count)
+        self.board.silent = False
+        return self
+
     def running(self):
         self.loop.arm()
         self.ticks(6)
@@ -125,28 +132,32 @@ def test_before_the_robot_runs_the_old_one_is_in_the_slot():
     assert rig.trial.ticks == 0
 
 
-def test_a_window_with_a_lost_frame_is_flown_again_from_its_start():
+def test_a_lost_frame_now_and_then_belongs_to_a_window():
     rig = Rig().running().offer(plan_of(window=10, pairs=1, seed=seed_with(True))).ticks(6)
     begun = rig.trial.starts[0]
-    rig.board.silent = True
-    rig.ticks(1)
-    rig.board.silent = False
-    assert (rig.trial.voids, rig.trial.ticks, rig.trial.starts[0]) == (1, 0, -1)
+    rig.silent(1)
+    assert (rig.trial.voids, rig.trial.coasted, rig.trial.starts[0]) == (0, 1, begun)
     rig.ticks(40)
-    assert rig.trial.stage == Stage.OVER
+    assert (rig.trial.stage, rig.trial.voids, rig.trial.starts[0]) == (Stage.OVER, 0, begun)
+
+
+def test_a_window_with_too_many_lost_frames_is_flown_again_from_its_start():
+    rig = Rig().running().offer(plan_of(window=10, pairs=1, seed=seed_with(True), max_coasted_share=0.2)).ticks(6)
+    begun = rig.trial.starts[0]
+    rig.silent(1).ticks(1).silent(2)
+    rig.ticks(40)
+    assert (rig.trial.stage, rig.trial.voids) == (Stage.OVER, 1)
     again = rig.trial.starts[0]
-    assert again > begun
+    assert again == begun + 10  # it was flown to its end, so that whoever reads the log cuts where the loop did
     assert all(step.fresh for step in rig.log.steps[again : again + 10])
+    assert rig.drove()[again : again + 10] == [NEW] * 10
 
 
 def test_windows_are_not_repeated_without_end():
-    plan = plan_of(window=10, pairs=1, seed=seed_with(True), max_voids=2)
+    plan = plan_of(window=10, pairs=1, seed=seed_with(True), max_voids=2, max_coasted_share=0.1)
     rig = Rig().running().offer(plan)
     for _ in range(50):
-        rig.board.silent = False
-        rig.ticks(5)
-        rig.board.silent = True
-        rig.ticks(1)
+        rig.ticks(4).silent(1)
     assert rig.trial.stage == Stage.INTERRUPTED
     assert "3 windows were not flown through, 2 may be" in rig.trial.why
     assert rig.drove().count(NEW) <= plan.most_new_ticks
@@ -382,11 +393,8 @@ def test_an_exception_of_the_candidate_ends_the_flight_and_the_seat_knows_whose_
 def test_each_window_is_flown_on_whole_laps_from_their_start():
     lap = Lap((Leg(0.02), Leg(0.03, 0.5, 0.25)))
     exercise = Exercise(lap, 100)
-    rig = Rig(exercise).running().offer(plan_of(window=10, pairs=3)).ticks(9)
-    rig.board.silent = True
-    rig.ticks(1)
-    rig.board.silent = False
-    rig.ticks(100)
+    rig = Rig(exercise).running().offer(plan_of(window=10, pairs=3, max_coasted_share=0.0)).ticks(9)
+    rig.silent(1).ticks(100)
     assert rig.trial.stage == Stage.OVER
     assert rig.trial.voids == 1
     column = list(Observer(SPEC).layout.labels).index("speed_target_m_s")

@@ -29,6 +29,7 @@ class TrialPlan:
     seed: int = fact("of the coin that says who goes first in each pair", low=0, high=2**63 - 1, default=0)
     settle_ticks: int = fact("at the start of each window, not counted: the fade and what is left of the other's motion", low=0, default=50)
     max_voids: int = fact("windows that may be repeated because the robot did not run through them", low=0, high=10_000, default=20)
+    max_coasted_share: float = fact("of a window's ticks without a fresh frame; with more it is repeated", low=0.0, high=1.0, default=0.2)
     max_limited_share: float = fact("of a window's ticks on which the limiter may step in", low=0.0, high=1.0, default=1.0)
     max_action_shift: float | None = fact(
         "largest difference between the two answers to one observation; null: the old one is not asked", default=None

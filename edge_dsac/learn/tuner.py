@@ -141,7 +141,9 @@ class Tuner:
             if not len(drove):
                 return
             plan, first = trial[1], int(chunk.columns["index"][drove[0]])
-            attempt.reader = Windows(self.spec, self.current.identity, attempt.identity, plan.window_ticks, plan.settle_ticks, first)
+            attempt.reader = Windows(
+                self.spec, self.current.identity, attempt.identity, plan.window_ticks, plan.settle_ticks, first, plan.max_coasted_share
+            )
             attempt.flight = chunk.flight
         if chunk.flight == attempt.flight:
             attempt.windows += attempt.reader.feed(chunk.columns)

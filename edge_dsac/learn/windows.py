@@ -3,8 +3,9 @@
 Knows records and the robot file; knows no file, no clock, no torch, and not who decides (sequential.py). Rule that must stay true: the
 windows follow from the flight alone; how it was cut into chunks changes when a window comes out, never a bit of it.
 
-A window is `window_ticks` ticks in a row of one policy in RUNNING; a longer run of one policy is several, as where a coin lets the
-same one begin the next pair. A run that ends earlier is void: never compared, but what it ended in counts.
+A window is `window_ticks` ticks in a row of one policy, RUNNING, or COASTING over a lost frame; a longer run of one policy is several,
+as where a coin lets the same one begin the next pair. A run that ends earlier, or has too few fresh frames, is void: never compared, but
+what it ended in counts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from edge_dsac.spec.robot import RobotSpec
 from edge_dsac.steplog.layout import FRESH, OBS_OK, LogError, RecordLayout
 
 Who = Literal["old", "new"]
-NOBODY, OLD, NEW, HELD, PERSON = range(5)  # who drove at a tick; HELD: the loop repeated the last command
+NOBODY, OLD, NEW, PERSON = range(4)  # who drove at a tick; while the loop coasts it repeats a policy's last command: still that policy
 NAMES: dict[int, Who] = {OLD: "old", NEW: "new"}
 STEPPED_IN = int(Rule.LIMIT | Rule.SLEW | Rule.SPEED)
 FALLEN = int(Fault.TILT | Fault.OVERSPEED)  # how a policy brings a robot to its end; the other faults are not its fault
@@ -47,7 +48,7 @@ class Window:
     limited_share: float  # of ticks on which the limiter stepped in
     references: tuple[float, ...]  # what was asked for: per term its mean, then its mean magnitude
     parts: dict[str, float] = field(default_factory=dict)  # of the reward, by term
-    coasted: int = 0  # ticks after it without a fresh frame
+    coasted: int = 0  # of its ticks, those without a fresh frame
     human: int = 0  # ticks after it in which a person drove
     interventions: int = 0  # a person took over, or pressed the emergency stop
     fell: Who | Literal[""] = ""  # whom the fall after it counts against
@@ -65,13 +66,17 @@ class Ended:
 class Windows:
     """Of one trial. `feed` it records in order, in any chunks; `finish` when the trial is over."""
 
-    def __init__(self, spec: RobotSpec, old: int, new: int, window_ticks: int, settle_ticks: int, begin: int = 0) -> None:
-        """`begin`: index of the trial's first tick, so that windows are cut where the loop cut them; what was before is left out."""
+    def __init__(
+        self, spec: RobotSpec, old: int, new: int, window_ticks: int, settle_ticks: int, begin: int = 0, max_coasted: float = 0.2
+    ) -> None:
+        """`begin`: index of the trial's first tick, so that windows are cut where the loop cut them; what was before is left out.
+        `max_coasted`: share of a window's ticks; the loop repeats one with more, so here it is void."""
         if not 0 <= settle_ticks < window_ticks:
             raise LogError(f"windows: {settle_ticks} ticks to settle leave nothing of a window of {window_ticks}")
         if old == new:
             raise LogError(f"windows: the old and the new policy are both {old:016x}; a trial needs two")
         self.old, self.new, self.window_ticks, self.settle_ticks, self.begin = old, new, window_ticks, settle_ticks, begin
+        self.max_coasted = max_coasted * window_ticks
         layout = ObservationLayout(spec)
         self.dtype, self.reward, self.source = RecordLayout(spec).dtype, Reward(spec), spec.model
         self.references = [layout.newest[term].start for term in REFERENCES if term in layout.newest]
@@ -99,9 +104,8 @@ class Windows:
 
     def drivers(self, records: np.ndarray) -> np.ndarray:
         ours = np.where(records["bundle_id"] == self.old, OLD, np.where(records["bundle_id"] == self.new, NEW, NOBODY))
-        running, coasting = records["mode"] == Mode.RUNNING, records["mode"] == Mode.COASTING
-        policy = np.where(running, ours, np.where(coasting & (ours != NOBODY), HELD, NOBODY))
-        return np.where((running | coasting) & ((records["rules"] & int(Rule.HUMAN)) != 0), PERSON, policy)
+        moving = np.isin(records["mode"], (Mode.RUNNING, Mode.COASTING))
+        return np.where(moving & ((records["rules"] & int(Rule.HUMAN)) != 0), PERSON, np.where(moving, ours, NOBODY))
 
     def advance(self, over: bool) -> list[Window]:
         records, found = self.records, list[Window]()
@@ -137,6 +141,8 @@ class Windows:
         window = self.measure(driver, follows, at, stop)
         if ticks < self.window_ticks:
             window = replace(window, void=self.why_ended(who, follows, stop))
+        elif window.coasted > self.max_coasted:
+            window = replace(window, void=f"no fresh frame at {window.coasted} of its ticks")
         elif window.counted < LEAST_SHARE * (self.window_ticks - self.settle_ticks):
             window = replace(window, void=f"only {window.counted} of its ticks count")
         taken_over = at > 0 and follows[at] and who[at - 1] in NAMES and who[at - 1] != who[at]
@@ -149,7 +155,7 @@ class Windows:
             return "the log ends"
         if not follows[stop]:
             return "records are missing"
-        words = {HELD: "no fresh frame", PERSON: "a person drove", OLD: "the old policy took over", NEW: "the new policy took over"}
+        words = {PERSON: "a person drove", OLD: "the old policy took over", NEW: "the new policy took over"}
         mode = int(self.records["mode"][stop])
         return words.get(int(who[stop])) or ("another policy took over" if mode == Mode.RUNNING else f"mode {Mode(mode).name}")
 
@@ -159,7 +165,8 @@ class Windows:
         after = np.minimum(here + 1, last)
         seen = (records["flags"][after] & (FRESH | OBS_OK)) == (FRESH | OBS_OK)
         unblended = (records["rules"][here] & int(Rule.BLEND)) == 0
-        here = here[follows[here] & (here < last) & follows[after] & seen & unblended]
+        answered = records["mode"][here] == Mode.RUNNING
+        here = here[follows[here] & (here < last) & follows[after] & seen & unblended & answered]
         applied, before = records["applied_action"][here].astype(np.float64), records["applied_action"][here - 1].astype(np.float64)
         parts = {
             name: np.broadcast_to(part, here.shape) for name, part in self.reward.parts(records["obs"][here + 1], applied, before).items()
@@ -172,6 +179,7 @@ class Windows:
             driver, int(records["index"][at]), stop - at, len(here), "", mean(worth), mean(np.abs(applied)), mean(applied**2),
             mean(np.abs(applied - before)), mean((records["rules"][here] & STEPPED_IN) != 0),
             tuple(mean(column) for column in (*asked.T, *np.abs(asked).T)), {name: mean(part[good]) for name, part in parts.items()},
+            coasted=int((records["mode"][at:stop] == Mode.COASTING).sum()),
         )  # fmt: skip
 
     # ---- what came after
@@ -183,11 +191,8 @@ class Windows:
         if ended is None:
             return
         window, first = ended.window, int(who[at])
-        stepped_in = bool(at > 0 and follows[at] and who[at - 1] in (OLD, NEW, HELD)) and (first == PERSON or modes[at] == Mode.ESTOP)
-        if first == HELD:
-            ended.last = int(self.records["index"][stop - 1])
-            window = replace(window, coasted=window.coasted + stop - at)
-        elif first == PERSON:
+        stepped_in = bool(at > 0 and follows[at] and who[at - 1] in (OLD, NEW)) and (first == PERSON or modes[at] == Mode.ESTOP)
+        if first == PERSON:
             window = replace(window, human=window.human + stop - at)
         ended.window = replace(window, interventions=window.interventions + int(stepped_in))
         self.note_fall(at, stop)

@@ -35,7 +35,7 @@ class Trial:
         self.old, self.new, self.plan = old, new, plan
         self.order = plan.order()
         self.starts = [-1] * len(self.order)  # per window: index of its first step in the log, of the attempt that counted
-        self.window = self.ticks = self.voids = self.limited = self.new_ticks = 0
+        self.window = self.ticks = self.voids = self.limited = self.coasted = self.new_ticks = 0
         self.driving = old  # what the slot should hold now
         self.stage: Stage | None = None  # None while it goes on
         self.why = ""
@@ -68,8 +68,8 @@ class Trial:
                 self.ask_in_shadow(loop)
             if self.in_shadow:
                 return
-        elif mode == Mode.RUNNING and not person and is_new == self.order[self.window]:
-            self.count(loop.ticks - 1)
+        elif mode in MOVING and not person and is_new == self.order[self.window]:
+            self.count(loop.ticks - 1, mode == Mode.COASTING)
         elif self.ticks:
             self.void()
         if self.stage is None:
@@ -89,13 +89,17 @@ class Trial:
                 why = f"in the shadow its action was {total / self.shadowed:.3g} from the old one's on average, at most {most:g} may be"
                 self.end(Stage.ABORTED, why)
 
-    def count(self, index: int) -> None:
-        """One more tick of this window; `index` is its step in the log."""
+    def count(self, index: int, coasted: bool) -> None:
+        """One more tick of this window; `index` is its step in the log. A lost frame now and then belongs to a robot's life."""
         if self.ticks == 0:
             self.starts[self.window] = index
-            self.limited = 0
+            self.limited = self.coasted = 0
         self.ticks += 1
+        self.coasted += coasted
         if self.ticks < self.plan.window_ticks:
+            return
+        if self.coasted > self.plan.max_coasted_share * self.plan.window_ticks:
+            self.void()
             return
         self.window += 1
         self.ticks = 0
@@ -103,7 +107,7 @@ class Trial:
             self.end(Stage.OVER, "all windows flown")
 
     def void(self) -> None:
-        """The robot did not run, or a person drove: this window is flown again, but not without end."""
+        """The robot did not run, was seldom heard, or a person drove: this window is flown again, but not without end."""
         self.ticks = 0
         self.starts[self.window] = -1
         self.voids += 1
