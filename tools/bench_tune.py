@@ -206,7 +206,8 @@ def gathered(study: Study, cells: list[tuple[str, Cell]]) -> list[dict[str, Any]
         if study.path(name, cell).exists():
             hidden = next(known for known, path in study.hidden.items() if path == cell.hidden)
             known = {"recipe": name, "hidden": hidden, "oracle": oracle_score(study, hidden)}
-            rows += [{**row, **known} for row in json.loads(study.path(name, cell).read_text())["rows"]]
+            flown = json.loads(study.path(name, cell).read_text())["rows"]
+            rows += [{**row, **known} for row in flown if row["robot_s"] in cell.marks]
     return rows
 
 
