@@ -5,14 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
-from tuning_fixture import MadeUpFlights, TuneDesk, flown, policy_of, same_bits, same_state, small_carried
+from tuning_fixture import MadeUpFlights, TuneDesk, flown, made_up_rows_of, policy_of, same_bits, same_state, small_carried
 
 from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slot_folder import Outcome, SlotsError, Stage
 from edge_dsac.learn.carried import read_carried
 from edge_dsac.learn.evidence import Limits
 from edge_dsac.learn.guiding import Guidance
-from edge_dsac.learn.tuner import Course, Tuner, TunerStop, digest
+from edge_dsac.learn.tuner import Course, Tuner, TunerStop, digest, seen_by
 from edge_dsac.learn.windows import Window
 from edge_dsac.records import Mode
 from edge_dsac.spec.layout import ObservationLayout
@@ -536,3 +536,17 @@ def test_a_session_goes_on_after_its_child_was_accepted_and_on_nobody_elses_poli
     ready.slots.accept(untried=True)
     with pytest.raises(TunerStop, match="not of this session"):
         ready.killed()
+
+
+def test_a_child_is_judged_where_the_policy_that_drives_has_been(bot):
+    rows = made_up_rows_of(4000, hz=100.0)
+    limits = Limits(least_observations=200, least_blocks=5)
+    own = np.zeros(4000, bool)
+    own[1000:] = True
+    rows = rows._replace(bundle_id=np.where(own, np.uint64(9), np.uint64(7)))
+    seen = seen_by(rows, 9, limits)
+    assert (seen.bundle_id == 9).all()
+    assert len(seen.reward) == 3000
+    assert len(seen_by(rows, 8, limits).reward) == 4000  # has not driven yet: all there is
+    few = rows._replace(bundle_id=np.where(np.arange(4000) >= 3900, np.uint64(9), np.uint64(7)))
+    assert len(seen_by(few, 9, limits).reward) == 4000  # nor long enough

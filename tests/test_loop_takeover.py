@@ -287,7 +287,7 @@ def test_a_lap_from_a_file(tmp_path):
         path.write_text(text)
         with pytest.raises(SpecError, match=said):
             read_lap(str(path))
-    with pytest.raises(SpecError, match="neither one of drive, brisk, stand nor a file"):
+    with pytest.raises(SpecError, match="neither one of drive, brisk, dash, stand nor a file"):
         read_lap("jog")
 
 

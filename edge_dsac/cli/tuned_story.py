@@ -37,9 +37,9 @@ class Field:
     """before the first candidate"""
     updates_per_row: float = 1.0
     """no more than this for each row"""
-    window_s: float = 4.0
+    window_s: float = 3.0
     """of a trial: one lap of the exercise"""
-    exercise: str = "brisk"
+    exercise: str = "dash"
     """what is asked for, over and over"""
     recipe: str = "full"
     """what of the actor may change"""

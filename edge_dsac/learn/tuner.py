@@ -61,7 +61,7 @@ class Course:
     """before the first window, in which a candidate is asked and does not drive: its mean shift is held to `limits` once more"""
     pairs: int = 24
     """of windows, at most; a clear difference takes eight"""
-    envelope: float = 0.5
+    envelope: float = 1.0
     """room around what was seen so far, as a share of its range, that the robot may reach while a candidate drives"""
     limits: Limits = field(default_factory=Limits)
     """what a candidate must keep before it is tried"""
@@ -179,7 +179,7 @@ class Tuner:
         """Learner -> child bundle -> the gate -> the slot folder."""
         self.asked_at = self.learner.updates
         carried = self.learner.child()
-        held = held_rows(self.buffer.rows)
+        held = seen_by(held_rows(self.buffer.rows), self.current.identity, self.course.limits)
         guide = self.guide(carried, held)
         evidence = self.weigh(carried, held, guide)
         told = {"round": self.number, "updates": self.learner.updates, "rows": self.buffer.total, "weights": digest(carried)}
@@ -320,6 +320,14 @@ def transitions_of(spec: RobotSpec, settings: dict[str, Any], flight: int) -> Tr
 def held_rows(rows: Rows) -> Rows:
     held = held_out(rows).held
     return Rows(*(np.asarray(column)[held] for column in rows))
+
+
+def seen_by(rows: Rows, identity: int, limits: Limits) -> Rows:
+    """What this policy has seen itself, where that is enough to judge by: a calm child has no business where its shaking parent was."""
+    own = np.asarray(rows.bundle_id) == np.uint64(identity)
+    if own.sum() < limits.least_observations or len(np.unique(time_blocks(rows.t_host_ns[own], BLOCK_S))) < limits.least_blocks:
+        return rows
+    return Rows(*(np.asarray(column)[own] for column in rows))
 
 
 def digest(carried: Carried) -> str:
