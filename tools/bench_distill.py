@@ -45,7 +45,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     args = parser.parse_args()
     rows = [row for run in args.runs for row in bench(run, args)]
-    words = {"rows": rows, "episodes": args.episodes, "rounds": args.rounds, "driven": list(args.driven), "machine": machine()}
+    words = {
+        "command": "python tools/bench_distill.py " + " ".join(sys.argv[1:]), "date": time.strftime("%Y-%m-%d"), "rows": rows,
+        "episodes": args.episodes, "rounds": args.rounds, "driven": list(args.driven), "machine": machine(),
+    }  # fmt: skip
     text = json.dumps(words, indent=1) + "\n"
     if args.out:
         args.out.write_text(text)

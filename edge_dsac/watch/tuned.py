@@ -129,7 +129,7 @@ def windows_of(axis: Any, trial: Mapping[str, Any]) -> None:
         axis.axvline(at, color=RED, lw=1.5)
     axis.set(title=f"{trial['candidate']}: {trial['decision']}", ylabel="reward per tick", xlabel="window")
     axis.title.set_color(TONE[trial["decision"]])
-    if axis.has_data():
+    if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, loc="best", framealpha=0.85)
 
 
