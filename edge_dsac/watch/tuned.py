@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from edge_dsac.watch.picture import BLUE, GREEN, GREY, ORANGE, RED
 
 COLOUR = {"old": BLUE, "new": ORANGE}
 TONE = {"better": GREEN, "worse": RED, "no evidence": GREY}
+WHY = 120  # characters of a verdict's reason
 SHOWN_TRIALS = 6  # the newest; a picture of more is not looked at
 
 
@@ -127,7 +129,11 @@ def windows_of(axis: Any, trial: Mapping[str, Any]) -> None:
     fallen = [at for at, window in enumerate(trial["windows"]) if window["fell"]]
     for at in fallen:
         axis.axvline(at, color=RED, lw=1.5)
-    axis.set(title=f"{trial['candidate']}: {trial['decision']}", ylabel="reward per tick", xlabel="window")
+    axis.set(
+        title=f"{trial['candidate']}: {trial['decision']}\n{shorten(trial['why'], WHY, placeholder=' ...')}",
+        ylabel="reward per tick",
+        xlabel="window",
+    )
     axis.title.set_color(TONE[trial["decision"]])
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, loc="best", framealpha=0.85)
