@@ -160,7 +160,8 @@ def test_the_envelope_holds_what_was_seen_and_keeps_out_what_is_far_off(proposed
     anchors = ready.carried.anchors["obs"] / layout.scale
     widest = np.maximum(seen.max(axis=0), anchors.max(axis=0)) - np.minimum(seen.min(axis=0), anchors.min(axis=0))
     assert closed
-    assert (high - low <= 2.1 * widest + 0.04 / layout.scale)[closed].all()
+    room = ready.tuner.course.envelope
+    assert (high - low <= (1.1 + 2.0 * room) * widest + 0.08 * room / layout.scale)[closed].all()
     opened = [i for i in range(layout.size) if i not in closed]
     assert (high[opened] == layout.clip[opened]).all()
     assert (low[opened] == -layout.clip[opened]).all()

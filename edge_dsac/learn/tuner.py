@@ -16,9 +16,10 @@ import numpy as np
 from edge_dsac.bundle.guide import Guide
 from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.signing import SecretKey
-from edge_dsac.bundle.slot_folder import Outcome, SlotsError, Stage
+from edge_dsac.bundle.slot_folder import SlotsError
 from edge_dsac.bundle.slots import Slots
 from edge_dsac.bundle.trial_plan import TrialPlan
+from edge_dsac.learn.attempt import Attempt, Judged, window_words
 from edge_dsac.learn.buffer import Buffer, held_out
 from edge_dsac.learn.carried import Carried, read_carried
 from edge_dsac.learn.child import make_child
@@ -26,10 +27,9 @@ from edge_dsac.learn.envelope import envelope
 from edge_dsac.learn.evidence import Evidence, Limits, judge_offline, time_blocks
 from edge_dsac.learn.guiding import Guidance, make_guide
 from edge_dsac.learn.learner import Learner, tensors
-from edge_dsac.learn.sequential import Demands, Verdict, judge
+from edge_dsac.learn.sequential import Demands
 from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows, Transitions
-from edge_dsac.learn.windows import Window, Windows
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec
 from edge_dsac.steplog.follow import Chunk
@@ -73,16 +73,6 @@ class Flights(Protocol):
     """Where steps come from: steplog.Follower, or a bench."""
 
     def look(self) -> list[Chunk]: ...
-
-
-@dataclass(slots=True)
-class Attempt:
-    """A candidate on trial, and what its windows said so far."""
-
-    identity: int
-    reader: Windows | None = None  # made once its trial is seen in a flight
-    flight: int = 0
-    windows: list[Window] = field(default_factory=list)
 
 
 class Tuner:
@@ -134,21 +124,8 @@ class Tuner:
 
     def read_windows(self, attempt: Attempt, chunk: Chunk) -> None:
         trial = self.slots.trial()
-        if trial is None or trial[0] != attempt.identity:
-            return
-        if attempt.reader is None:
-            drove = np.flatnonzero(chunk.columns["bundle_id"] == np.uint64(attempt.identity))
-            if not len(drove):
-                return
-            plan, first = trial[1], int(chunk.columns["index"][drove[0]])
-            attempt.reader = Windows(
-                self.spec, self.current.identity, attempt.identity, plan.window_ticks, plan.settle_ticks, first, plan.max_coasted_share
-            )
-            attempt.flight = chunk.flight
-        if chunk.flight == attempt.flight:
-            attempt.windows += attempt.reader.feed(chunk.columns)
-            if chunk.over:
-                attempt.windows += attempt.reader.finish()
+        if trial is not None and trial[0] == attempt.identity:
+            attempt.follow(chunk, trial[1], self.spec, self.current.identity)
 
     # ---- learning
 
@@ -228,29 +205,17 @@ class Tuner:
         attempt = self.attempt
         if attempt is None:
             return None
-        outcome = self.slots.outcome()
-        mine = outcome is not None and outcome.candidate == attempt.identity
-        verdict = judge(attempt.windows, self.demands)
-        if outcome is not None and mine and outcome.stage in (Stage.ABORTED, Stage.INTERRUPTED):
-            decision = "worse" if outcome.stage is Stage.ABORTED else "no evidence"
-            return self.close(attempt, decision, f"{outcome.stage.value}: {outcome.why}", verdict, outcome)
-        if self.slots.candidate() is None:
-            return self.close(attempt, "no evidence", "the candidate was taken away", verdict, None)
-        if verdict.decision == "undecided" and not (mine and outcome is not None and outcome.stage is Stage.OVER):
-            return None
-        if verdict.decision == "undecided":  # all windows flown
-            return self.close(attempt, "no evidence", "all windows flown, and no difference to be seen", verdict, outcome)
-        return self.close(attempt, verdict.decision, "; ".join(verdict.reasons), verdict, outcome)
+        judged = attempt.judged(self.slots.outcome(), self.slots.candidate() is not None, self.demands)
+        return None if judged is None else self.close(attempt, judged)
 
-    def close(self, attempt: Attempt, decision: str, why: str, verdict: Verdict, outcome: Outcome | None) -> str:
+    def close(self, attempt: Attempt, judged: Judged) -> str:
         """In the journal first; then the folder."""
         self.attempt = None
-        details = outcome.details if outcome is not None else {}
         self.session.note(
-            "verdict", identity=f"{attempt.identity:016x}", decision=decision, why=why, trial=verdict.as_json(), loop=details,
-            windows=[window_words(window) for window in attempt.windows],
+            "verdict", identity=f"{attempt.identity:016x}", decision=judged.decision, why=judged.why, trial=judged.verdict.as_json(),
+            loop=judged.outcome.details if judged.outcome is not None else {}, windows=[window_words(window) for window in attempt.windows],
         )  # fmt: skip
-        return self.settle(attempt.identity, decision, why)
+        return self.settle(attempt.identity, judged.decision, judged.why)
 
     def settle(self, identity: int, decision: str, why: str) -> str:
         """What a verdict in the journal says is done to the folder; again, if a kill came between the two."""
@@ -337,14 +302,3 @@ def digest(carried: Carried) -> str:
         for values in layers:
             hash_.update(name.encode() + np.ascontiguousarray(values, np.float32).tobytes())
     return hash_.hexdigest()[:32]
-
-
-def window_words(window: Window) -> dict[str, Any]:
-    return {
-        "who": window.who, "first": window.first, "ticks": window.ticks, "void": window.void, "reward": finite(window.reward),
-        "action_square": finite(window.action_square), "fell": window.fell,
-    }  # fmt: skip
-
-
-def finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
