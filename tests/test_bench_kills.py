@@ -111,7 +111,10 @@ def test_a_broken_tuner_is_found(alone, bench, monkeypatch, owner, name, broken,
 
     here = os.getpid()
     monkeypatch.setattr(owner, name, in_the_tuner_alone)
-    lives(ready, [0.4, 0.4])
+    for _ in range(8):  # how far a life comes in its time is the machine's
+        lives(ready, [0.6])
+        if ready.complaints.counts[kind]:
+            break
     assert ready.complaints.counts[kind] > 0, ready.found()
     assert not ready.good()
 
