@@ -154,6 +154,29 @@ def test_the_interval_holds_at_all_stops_at_once(generator):
     assert high - low < 0.06  # three deviations after 40 pairs: it says something
 
 
+@pytest.mark.parametrize("effect", [-0.4, -4.0])
+@pytest.mark.parametrize("count", [8, 36, 40, 200])
+def test_many_pairs_that_are_all_much_worse_are_not_better(effect, count, generator):
+    """Their evidence is beyond what a double's rounding can be multiplied with."""
+    better, worse = e_values(effect + 0.02 * generator.standard_normal((50, count)))
+    assert (better <= 1.0).all()
+    assert (worse >= 20.0).all()
+    assert (decide(effect + 0.02 * generator.standard_normal((50, count)), DEMANDS) == "worse").all()
+
+
+def test_where_the_reward_has_decided_the_interval_has_left_zero(generator):
+    """A report that calls a gain better and shows an interval with zero in it is not believed."""
+    decided = {"better": 0, "worse": 0}
+    for effect in (0.5, 1.0, 3.0, 20.0, -0.5, -1.0, -3.0, -20.0):
+        for n in range(3, 41):
+            verdict = judge(flown(0.02 * (effect + generator.standard_normal(n))))
+            if verdict.decision in decided:
+                decided[verdict.decision] += 1
+                low, high = verdict.interval
+                assert low > 0.0 if verdict.decision == "better" else high < 0.0
+    assert min(decided.values()) > 50
+
+
 def test_the_interval_is_endless_while_there_are_too_few_pairs():
     assert interval(np.array([0.4]), 0.05) == (-math.inf, math.inf)
     assert interval(np.zeros(0), 0.05) == (-math.inf, math.inf)

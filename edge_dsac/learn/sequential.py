@@ -35,7 +35,7 @@ class Demands:
     """What a candidate must show."""
 
     alpha: float = 0.05
-    """share of trials in which a candidate that is no better may be accepted; 1 - alpha of the interval"""
+    """share of trials in which a candidate that is no better may be accepted, and in which either end of the interval may be wrong"""
     least_pairs: int = 3
     """no verdict on the reward before; a fall needs no pair"""
     most_pairs: int = 40
@@ -63,7 +63,7 @@ class Verdict:
     pairs: int
     rewards: tuple[float, float]
     gain: float
-    interval: tuple[float, float]  # of the gain; holds at every stop at once
+    interval: tuple[float, float]  # of the gain; holds at every stop at once, and has left zero wherever the reward has decided
     e_better: float  # evidence against "no better"
     e_worse: float
     falls: tuple[int, int]
@@ -114,7 +114,10 @@ def e_values(gains: Float) -> tuple[Float, Float]:
     either = np.exp(0.5 * n * np.log(without / with_effect) - 0.5 * math.log1p(n * EFFECT))
     shrunk = n * mean / (n + 1.0 / EFFECT)  # the posterior's mean; it has Student's form, with n degrees
     positive = student_cdf(shrunk / np.sqrt(with_effect / (n * (n + 1.0 / EFFECT))), n)
-    return 2.0 * either * positive, 2.0 * either * (1.0 - positive)
+    better, worse = 2.0 * either * positive, 2.0 * either * (1.0 - positive)
+    # Against the mean's own sign there is never evidence (the likelihood ratio of an effect rises with t, and is below 1 at 0), but there
+    # is rounding, times the evidence for the other side: many pairs that are all much worse must not be called better.
+    return np.where(mean > 0.0, better, np.minimum(better, 1.0)), np.where(mean < 0.0, worse, np.minimum(worse, 1.0))
 
 
 def interval(gains: Float, alpha: float) -> tuple[float, float]:
@@ -165,7 +168,7 @@ def judge(windows: Sequence[Window], demands: Demands = Demands()) -> Verdict:
     better, worse = e_values(gains)
     return Verdict(
         decision, tuple(reasons), len(used), of_both(used, "reward"), float(gains.mean()) if len(used) else math.nan,
-        interval(gains, demands.alpha), float(better), float(worse), fallen, stepped_in,
+        interval(gains, 2.0 * demands.alpha), float(better), float(worse), fallen, stepped_in,
         of_both(used, "limited_share"), of_both(used, "action_rate"), paired.void, paired.unlike, paired.alone,
     )  # fmt: skip
 
