@@ -72,6 +72,12 @@ def test_every_tick_in_a_window_that_is_not_its_own_is_counted(bot, drivers, tic
     assert late(bot, drivers) == ticks
 
 
+def test_a_lost_frame_that_the_plan_allows_belongs_to_the_window(bot):
+    plan = dataclasses.replace(plan_of(bot), max_coasted_share=0.5)
+    assert stay_of([records_of(bot, "nnkn" + "oooo" + "nnnn" + "oooo")], NEW, plan).after_window == 0
+    assert stay_of([records_of(bot, "nnkn" + "n" + "oooo" + "nnnn" + "oooo")], NEW, plan).after_window == 1
+
+
 def test_after_a_breach_not_one_tick_more(bot):
     records, plan = records_of(bot, "oo" + "nnnn" + "oooo"), plan_of(bot)
     records["obs"][3, 0] = 2.0 * plan.high[0]

@@ -2,17 +2,22 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import bench_tune
 import numpy as np
 import pytest
 import tune_cell
+from test_learn_guiding import guided_child
 from tune_report import interval, recovered, summary, table
 from tuning_fixture import SMALL, TuneDesk, flown, made_up_rows_of, small_carried
 
+from edge_dsac.bundle.package import read_bundle
 from edge_dsac.learn.evidence import Limits
 from edge_dsac.learn.learner import Learner
 from sim.randomize import load_ranges
+
+SCORE = {"mean": 500.0, "survival": 1.0, "returns": [500.0]}
 
 
 def row(recipe="full", policy="base-0", before=400.0, after=700.0, oracle=800.0, hidden="hidden", robot_s=180.0, **more):
@@ -114,4 +119,23 @@ def test_without_the_gate_what_was_learnt_drives_at_once(bot, tmp_path):
     assert desk.slots.current().manifest.parent == parent
     assert desk.slots.candidate() is None
     assert tuner.improve() == "learned"  # goes on with the child as what drives
+    desk.let_go()
+
+
+def test_what_drives_is_scored_with_its_guide(bot, tmp_path, monkeypatch):
+    """A child whose critics alone have learned has its parent's actor: scored without the guide, it would never gain anything."""
+    desk = TuneDesk(tmp_path, bot)
+    parent, carried = desk.slots.current(), desk.carried
+    _, data = guided_child(parent, carried, flown(bot, 400)["obs"])
+    child = read_bundle(data, (), allow_unsigned=True)
+    monkeypatch.setattr(desk.tuner.slots, "current", lambda: child)
+    scored = []
+    monkeypatch.setattr(tune_cell, "score", lambda policy, spec, hidden: scored.append(policy) or dict(SCORE))
+    row = tune_cell.row_of(tune_cell.Cell("base-0", "hidden", "critic"), desk.tuner, SimpleNamespace(falls=0), dict(SCORE), 60.0)
+    drives, learnt = scored
+    seen = flown(bot, 50)["obs"]
+    assert np.array_equal(drives.act(seen), child.reference.act(seen))
+    assert not np.array_equal(drives.act(seen), child.actor.act(seen))
+    assert np.allclose(learnt.act(seen), child.actor.act(seen))
+    assert row["after"] == SCORE["mean"]
     desk.let_go()

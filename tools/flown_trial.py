@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 from sim_flight import SimFlight
+from tunable_policy import policy_file_of
 from tune_robot import TuneRobot
 
 from edge_dsac.bundle.actor import actor_from_bytes, make_actor_file
-from edge_dsac.bundle.golden import make_golden
-from edge_dsac.bundle.manifest import Precision, make_manifest
 from edge_dsac.bundle.numpy_engine import NumpyMlp
-from edge_dsac.bundle.package import make_bundle
 from edge_dsac.bundle.slots import create_slots
 from edge_dsac.bundle.trial_plan import TrialPlan
 from edge_dsac.cli.source import Source
@@ -79,19 +77,19 @@ def stay_of(flights: list[np.ndarray], new: int, plan: TrialPlan, accepted: tupl
 
 def beyond_windows(records: np.ndarray, new: int, plan: TrialPlan, first: int) -> int:
     """The plan's windows walked through tick by tick, from the candidate's first one on."""
-    order = plan.order()
-    window, ticks, beyond = order.index(True), 0, 0
-    running = (records["mode"] == Mode.RUNNING) & ((records["rules"] & int(Rule.HUMAN)) == 0)
-    is_new = records["bundle_id"] == new
-    for drove, counts in zip(is_new[first:].tolist(), running[first:].tolist(), strict=True):
+    order, most_coasted = plan.order(), plan.max_coasted_share * plan.window_ticks
+    window, ticks, coasted, beyond = order.index(True), 0, 0, 0
+    moving = np.isin(records["mode"], (Mode.RUNNING, Mode.COASTING)) & ((records["rules"] & int(Rule.HUMAN)) == 0)
+    columns = (records["bundle_id"] == new, moving, records["mode"] == Mode.COASTING)
+    for drove, counts, held in zip(*(column[first:].tolist() for column in columns), strict=True):
         whose = order[window] if window < len(order) else False
         beyond += drove and not whose
         if not counts or drove != whose:
-            ticks = 0  # flown again
+            ticks = coasted = 0  # flown again
             continue
-        ticks += 1
+        ticks, coasted = ticks + 1, coasted + held
         if ticks == plan.window_ticks:
-            window, ticks = window + 1, 0
+            window, ticks, coasted = window + (coasted <= most_coasted), 0, 0
     return int(beyond)
 
 
@@ -135,17 +133,6 @@ class Home:
     rows: Rows  # of the parent's own flight
 
 
-def parent_bundle(source: Source, name: str) -> bytes:
-    """Unsigned, in float32: a bench's."""
-    actor = actor_from_bytes(source.actor_file, name, source.spec)
-    carried = read_carried(source.carried, name)
-    obs = (carried.anchors["obs"][:256] / actor.obs_scale).astype(np.float32)
-    files = {"actor.npz": source.actor_file, "golden.npz": make_golden(actor, None, obs), **source.carried}
-    training = {key: source.provenance.get(key) for key in ("run", "seed", "source")}
-    precision = Precision("float32", "a bench's: what is tuned is in float32 too", {})
-    return make_bundle(make_manifest(source.spec, actor, files, name=name, version=1, precision=precision, training=training), files, None)
-
-
 def actor_bytes(carried: Carried, spec: RobotSpec) -> bytes:
     return make_actor_file(layers_of(carried.networks["actor"]), carried.settings["rates"]["objective"]["activation"], spec)
 
@@ -178,7 +165,7 @@ class Witness:
 def make_home(source: Source, name: str, ranges: str) -> Home:
     """Without rows as yet."""
     nothing = Rows(*(np.zeros(0) for _ in Rows._fields))
-    return Home(name, ranges, source.spec, parent_bundle(source, name), read_carried(source.carried, name), nothing)
+    return Home(name, ranges, source.spec, policy_file_of(source, name), read_carried(source.carried, name), nothing)
 
 
 def fly_parent(home: Home, folder: Path, seconds: float, seed: int) -> tuple[Rows, int]:

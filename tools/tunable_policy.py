@@ -1,7 +1,8 @@
-"""A policy that fine-tuning can go on from, without any training: weights made up, critics that are sure, anchors, signature.
+"""Policies that fine-tuning can go on from, in float32: of a training run, or without any training.
 
-For benches and drills of fine-tuning as a process: what they measure or break does not hang on how well the policy drives. Knows no
-loop and no file. The twin critics agree and care about actions, so that an actor that follows them passes the gate, and trials happen.
+The made-up ones are for benches and drills of fine-tuning as a process: what they measure or break does not hang on how well the policy
+drives. Their twin critics agree and care about actions, so that an actor that follows them passes the gate, and trials happen. Knows no
+loop.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from edge_dsac.bundle.golden import make_golden
 from edge_dsac.bundle.manifest import Precision, make_manifest
 from edge_dsac.bundle.package import make_bundle
 from edge_dsac.bundle.signing import SecretKey
-from edge_dsac.learn.carried import Carried, carried_files
+from edge_dsac.cli.source import Source
+from edge_dsac.learn.carried import Carried, carried_files, read_carried
 from edge_dsac.learn.child import layers_of
 from edge_dsac.learn.learner import arrays
 from edge_dsac.learn.losses import Objective
 from edge_dsac.learn.networks import Shape, make_params
 from edge_dsac.learn.update import Rates
+from edge_dsac.records import Float
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec
 
 ANCHORS = 4096  # as many as `edge-dsac compile` takes along
 GAMMA, N_STEP = 0.99, 3
+GOLDEN_ROWS = 256
 
 
 def make_carried(spec: RobotSpec, critic_hidden: tuple[int, ...], actor_hidden: tuple[int, ...], seed: int = 0) -> Carried:
@@ -55,13 +59,23 @@ def made_up_columns(drawn: np.random.Generator, count: int, obs: int, act: int) 
 def make_policy_file(spec: RobotSpec, carried: Carried, key: SecretKey) -> bytes:
     """A bundle that drives with the carried actor."""
     layout = ObservationLayout(spec)
-    activation = carried.settings["rates"]["objective"]["activation"]
-    data = make_actor_file(layers_of(carried.networks["actor"]), activation, spec)
-    actor = actor_from_bytes(data, "actor.npz", spec)
+    actor_file = make_actor_file(layers_of(carried.networks["actor"]), carried.settings["rates"]["objective"]["activation"], spec)
     obs = np.random.default_rng(5).uniform(-layout.clip, layout.clip, (64, layout.size)).astype(np.float32)
-    files = {"actor.npz": data, "golden.npz": make_golden(actor, None, obs), **carried_files(carried)}
-    manifest = make_manifest(
-        spec, actor, files, name="made_up", version=1, precision=Precision("float32", "made up for a bench", {}),
-        training={"run": "none", "seed": 0},
-    )  # fmt: skip
-    return make_bundle(manifest, files, key)
+    return bundled(spec, "made_up", actor_file, carried_files(carried), obs, {"run": "none", "seed": 0}, key)
+
+
+def policy_file_of(source: Source, name: str) -> bytes:
+    """Unsigned, of a training run: as `compile` does it, without whole numbers and C."""
+    actor = actor_from_bytes(source.actor_file, name, source.spec)
+    obs = (read_carried(source.carried, name).anchors["obs"][:GOLDEN_ROWS] / actor.obs_scale).astype(np.float32)
+    training = {key: source.provenance.get(key) for key in ("run", "seed", "source")}
+    return bundled(source.spec, name, source.actor_file, source.carried, obs, training, None)
+
+
+def bundled(
+    spec: RobotSpec, name: str, actor_file: bytes, carried: dict[str, bytes], obs: Float, training: dict[str, Any], key: SecretKey | None
+) -> bytes:  # fmt: skip
+    actor = actor_from_bytes(actor_file, name, spec)
+    files = {"actor.npz": actor_file, "golden.npz": make_golden(actor, None, obs), **carried}
+    precision = Precision("float32", "a study's: what is tuned is in float32 too", {})
+    return make_bundle(make_manifest(spec, actor, files, name=name, version=1, precision=precision, training=training), files, key)

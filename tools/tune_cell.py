@@ -3,8 +3,8 @@
     python tools/tune_cell.py '{"base": "runs/tune/base-0", "hidden": "hidden", "recipe": "full", "marks": [60, 180, 300]}' OUT.json
 
 The robot is the real loop and firmware on a simulated body (tune_robot.py), the tuner is the real one. What drives at a mark is
-scored in episodes of the training simulation on the same hidden body, the same ones before and after; so is the learner's own actor,
-which no gate has seen. The control learns as often, from simulated anchors alone.
+scored in episodes of the training simulation on the same hidden body, the same ones before and after (a guide's choice included); so is
+the learner's own actor, which no gate has seen. The control learns as often, from simulated anchors alone.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from tunable_policy import policy_file_of
 from tune_robot import TuneRobot
 
-from edge_dsac.bundle.actor import Actor, actor_from_bytes, make_actor_file
-from edge_dsac.bundle.golden import make_golden
-from edge_dsac.bundle.manifest import Precision, make_manifest
-from edge_dsac.bundle.package import make_bundle
-from edge_dsac.bundle.slots import Slots, create_slots
+from edge_dsac.bundle.actor import actor_from_bytes, make_actor_file
+from edge_dsac.bundle.golden import Reference
+from edge_dsac.bundle.slots import create_slots
 from edge_dsac.cli.source import source_of
 from edge_dsac.cli.train import parse
 from edge_dsac.learn import ahead
@@ -45,12 +44,12 @@ from edge_dsac.learn.run_folder import source_state
 from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows
 from edge_dsac.learn.tuner import Course, Tuner
+from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec
 from sim.tasks import RobotTask
 
 EPISODES, EPISODE_S, EXAM_SEED = 40, 10.0, 9_000_011
 ROWS = 60_000
-GOLDEN_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,8 @@ class WithoutGate(Tuner):
 
 def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     begun = time.monotonic()
-    slots = slots_of(cell, folder)
+    policy = policy_file_of(source_of(Path(cell.base), None), Path(cell.base).name)
+    slots = create_slots(folder / "slots", policy, allow_unsigned=True)
     spec, parent = slots.current().spec, slots.current()
     carried = read_carried(parent.files, parent.manifest.name)
     tuning = Tuning(recipe=cell.recipe, seed=cell.seed, **dict(cell.tuning))  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     robot = TuneRobot(slots, spec, folder / "flights", cell.hidden, 1 + cell.seed, cell.lap, cell.explore)
     session = Session(folder / "session", {"parent": parent.manifest.sha256}, resume=False)
     tuner = (Tuner if cell.gate else WithoutGate)(slots, session, learner, buffer, robot, None, Course(**dict(cell.course)))  # type: ignore[arg-type]
-    before = score(parent.actor, spec, cell.hidden)
+    before = score(parent.reference, spec, cell.hidden)
     rows = []
     for mark in cell.marks:
         while robot.seconds < mark:
@@ -117,28 +117,18 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     return {"cell": asdict(cell), "source": source_state(), "before": before, "rows": rows, "verdicts": verdicts(session), "seconds": took}
 
 
-def slots_of(cell: Cell, folder: Path) -> Slots:
-    """As `compile` and `slots create` do it, without whole numbers and C: float32 drives in a study."""
-    source = source_of(Path(cell.base), None)
-    actor = actor_from_bytes(source.actor_file, cell.base, source.spec)
-    seen = 0.1 * np.random.default_rng(0).normal(size=(GOLDEN_ROWS, actor.sizes[0])).astype(np.float32)
-    files = {"actor.npz": source.actor_file, "golden.npz": make_golden(actor, None, seen), **source.carried}
-    why = Precision("float32", "a study of fine-tuning", {})
-    manifest = make_manifest(source.spec, actor, files, name=Path(cell.base).name, version=1, precision=why, training=source.provenance)
-    return create_slots(folder / "slots", make_bundle(manifest, files), allow_unsigned=True)
-
-
-def score(actor: Actor, spec: RobotSpec, hidden: str) -> dict[str, Any]:
+def score(policy: Reference, spec: RobotSpec, hidden: str) -> dict[str, Any]:
     """Whole episodes of the training simulation on that body."""
     own = parse(["--robot", spec.model]).episode  # what this robot is trained for
     task = RobotTask(spec, EPISODES, replace(own, randomization=hidden, seconds=max(EPISODE_S, own.seconds)))
-    found = evaluate(task, lambda scaled: actor.act(scaled / actor.obs_scale), EXAM_SEED, EPISODES)
+    scale = ObservationLayout(spec).scale
+    found = evaluate(task, lambda scaled: policy.act(scaled / scale), EXAM_SEED, EPISODES)
     return {"mean": found.mean, "survival": found.survival, "returns": [round(value, 2) for value in found.returns]}
 
 
 def row_of(cell: Cell, tuner: Tuner, robot: TuneRobot, before: dict[str, Any], mark: float) -> dict[str, Any]:
     spec, current = tuner.spec, tuner.slots.current()
-    drives = before if current.manifest.version == 1 else score(current.actor, spec, cell.hidden)  # the parent's has been taken
+    drives = before if current.manifest.version == 1 else score(current.reference, spec, cell.hidden)  # the parent's has been taken
     learnt_file = make_actor_file(layers_of(tuner.learner.child().networks["actor"]), current.actor.activation, spec)
     learnt = score(actor_from_bytes(learnt_file, "the learner's", spec), spec, cell.hidden)
     difference = np.array(drives["returns"]) - np.array(before["returns"])
