@@ -10,7 +10,6 @@ import pytest
 from bench_kills import Bench
 from played_flight import CALM, ROUGH, USUAL, make_recordings
 
-from edge_dsac.cli import tuning
 from edge_dsac.learn.buffer import Buffer
 from edge_dsac.learn.learner import Learner
 from edge_dsac.learn.transitions import Transitions
@@ -35,17 +34,6 @@ def alone(request):
 @pytest.fixture
 def bench(bot, tmp_path, monkeypatch):
     """A tuner that is quick to have something to lose: rounds of ten updates from the second second on."""
-    from edge_dsac.learn import learner, tuner
-
-    monkeypatch.setenv("EDGE_DSAC_KEYS", "replaced below")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tuning, "be_modest", tuning.be_modest)  # taken away by the bench
-    monkeypatch.setattr(bench_kills, "prepare", lambda threads: None)  # this process has more tests to run
-    monkeypatch.setattr("edge_dsac.learn.compiled.prepare", lambda threads: None)
-    for owner, name in ((learner, "Tuning"), (tuner, "Course")):
-        monkeypatch.setattr(owner, name, getattr(owner, name))  # the bench puts others there
-    monkeypatch.setitem(bench_kills.TUNING, "round_updates", 10)
-    monkeypatch.setitem(bench_kills.TUNING, "batch", 16)
     monkeypatch.setitem(bench_kills.COURSE, "first_s", 2.0)
     made = []
 

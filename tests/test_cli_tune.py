@@ -71,6 +71,19 @@ def test_only_what_is_asked_for_changes_the_course():
         course_of(argparse.Namespace(**{**asked, "pairs": 0, "updates_per_row": -1.0}))
 
 
+def test_what_help_calls_a_default_is_the_courses(capsys):
+    with pytest.raises(SystemExit):
+        main(["tune", "start", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    course = Course()
+    for option, value in (
+        ("--pairs", course.pairs),
+        ("--first-updates", course.first_updates),
+        ("--updates-per-row", course.updates_per_row),
+    ):
+        assert f"(default: {value:g})" in words.split(f"{option} ", 2)[2].split(" --")[0], option
+
+
 @pytest.mark.parametrize("wrong", [-5, 20])
 def test_a_tuner_never_stands_before_others(wrong):
     with pytest.raises(ValueError, match="expected 0 to 19"):

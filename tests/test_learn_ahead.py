@@ -1,6 +1,7 @@
 """The update compiled ahead of time: the plain one's numbers, compiled once, and loaded from nobody else's folder."""
 
 import dataclasses
+import os
 import shutil
 
 import pytest
@@ -100,8 +101,9 @@ def test_compiled_and_plain_come_to_the_same_within_rounding(folder):
 
 @pytest.mark.slow
 @needs_a_compiler
-def test_what_was_compiled_is_not_compiled_again(folder, monkeypatch):
+def test_what_was_compiled_is_not_compiled_again(folder, monkeypatch, tmp_path):
     tuning = dataclasses.replace(SMALL, recipe="low-rank", round_updates=3)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     learner = Learner(small_carried(), tuning)
     compiled(learner, folder)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -111,5 +113,7 @@ def test_what_was_compiled_is_not_compiled_again(folder, monkeypatch):
     other = Learner(small_carried(seed=4), dataclasses.replace(tuning, seed=3))  # other numbers, the same object
     step = compiled(other, folder)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert not list(tmp_path.iterdir())  # nothing unpacked is left for a kill to leave behind
+    assert os.environ["TMPDIR"] == str(tmp_path)
     fast, plain = Learner(small_carried(seed=4), tuning, step), Learner(small_carried(seed=4), tuning)
     assert fast.round(ROWS, 1) == pytest.approx(plain.round(ROWS, 1), rel=1e-5, abs=1e-5)

@@ -24,7 +24,6 @@ from edge_dsac.watch.progress import clock
 HIDDEN = "mass +40 %, motor constant -25 %, friction x 2, two more ticks of delay, smaller wheels, a dead band, biased sensors"
 MOST_FLIGHTS = 40  # a robot that falls is put on its wheels and flies again; one that only falls shows nothing
 LOOP_READY_S, TUNER_READY_S, TAKEN_UP_S, REPORT_S = 120.0, 240.0, 60.0, 120.0  # tens of times what they take on a quiet machine
-OVER = ("better",)  # what there is to show; after any other verdict the tuner goes on while its minutes last
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +107,12 @@ def tune(story: Story, slots: Path, flights: Flights, field: Field, meanwhile: C
     meanwhile()
     told = Told(story, field)
 
+    # Better is what there is to show; after any other verdict the tuner goes on while its minutes last.
     def over() -> dict[str, Any] | None:
         flights.keep()
         status = read_json(slots / "tuning" / "status.json")
         told.tell(status, flights.count)
-        done = status and (status["ended"] or any(verdict["decision"] in OVER for verdict in status["verdicts"]))
+        done = status and (status["ended"] or any(verdict["decision"] == "better" for verdict in status["verdicts"]))
         return status if done else None
 
     status = story.until(over, "the tuner had ended", 60.0 * field.minutes + TUNER_READY_S, tuner)

@@ -20,13 +20,12 @@ from edge_dsac.bundle.package import Bundle
 from edge_dsac.cli.tuning_place import comparable, opened, parent_of, rows_folder, session_folder, tell
 from edge_dsac.steplog import FlightLog, open_log
 from edge_dsac.steplog.reading import join
+from edge_dsac.watch.progress import PIPED_S, TERMINAL_S
 
 if TYPE_CHECKING:
     from edge_dsac.learn.learner import Learner
     from edge_dsac.learn.replayed import Found
     from edge_dsac.learn.session import Past
-
-TERMINAL_S, PIPED_S = 0.25, 5.0
 
 
 def replay(args: argparse.Namespace) -> int:

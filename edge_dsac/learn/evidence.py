@@ -207,9 +207,8 @@ def deployed(actor: Params, guide: Guide | None, objective: Objective, seen: Ten
     own = actions_of(actor, objective, seen)
     if guide is None:
         return own
-    parts = range(0, len(own), ROWS // len(guide.offsets))
     size = ROWS // len(guide.offsets)  # a row is as many rows as there are candidates
-    chosen = [guide.choose(seen[at : at + size].numpy(), own[at : at + size]) for at in parts]
+    chosen = [guide.choose(seen[at : at + size].numpy(), own[at : at + size]) for at in range(0, len(own), size)]
     return np.concatenate(chosen).astype(np.float32)
 
 
