@@ -250,7 +250,7 @@ def test_a_dry_run_opens_nothing(tmp_path):
 
 def test_the_exported_flight_can_be_read_by_other_tools(board, tmp_path):
     one = board()
-    flown(start_run(one, tmp_path / "log", "--seconds", "2"))
+    ticks = flown(start_run(one, tmp_path / "log", "--seconds", "2"))["flight"]["ticks"]
     for kind in ("csv", "npz", "mcap"):
         done = subprocess.run(
             [*EDGE_DSAC, "log", "export", str(tmp_path / "log"), "--format", kind, "-o", str(tmp_path / f"out.{kind}")],
@@ -260,12 +260,15 @@ def test_the_exported_flight_can_be_read_by_other_tools(board, tmp_path):
         )
         assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
-        assert len(arrays["obs.pitch_rad"]) >= 200
-    assert (tmp_path / "out.csv").read_text().splitlines()[0].startswith("index,")
+        assert len(arrays["obs.pitch_rad"]) == ticks
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0].startswith("index,")
+    assert len(lines) == 1 + ticks
     from mcap.reader import make_reader
 
     with open(tmp_path / "out.mcap", "rb") as file:
         summary = make_reader(file).get_summary()
+    assert summary.statistics.message_count == 5 * ticks
     assert {channel.topic for channel in summary.channels.values()} == {"/frame", "/observation", "/action", "/timing", "/mode"}
     picture = tmp_path / "run.png"
     assert subprocess.run([*EDGE_DSAC, "log", "plot", str(tmp_path / "log"), "-o", str(picture)], check=False).returncode == 0

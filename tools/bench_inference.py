@@ -8,6 +8,7 @@ A ratio is the median over turns of the ratios of the turns' own quantiles: abov
 
 `bound_us` is what this machine allows the whole-number engine: its weights' bytes over the measured rate at which one core
 reads so many bytes again and again, plus the measured cost of calling a C function that does nothing, in the same way.
+`nothing` is that function, timed like an engine: its p99.9 is what the machine itself puts into everybody's.
 Asks for SCHED_FIFO (says whether it got it); engines that are not installed are listed with the reason.
 """
 
@@ -121,8 +122,10 @@ def bench(name: str, sizes: tuple[int, ...], target: Any, turns: int, only: list
     gc.disable()
     for engine in engines.values():
         timed(engine, seen, CALLS, 0.0)
+    idle: list[list[int]] = []
     for _ in range(turns):
-        call_us = float(np.median(timed(nothing, seen, CALLS, 0.0))) / 1000.0
+        idle.append(timed(nothing, seen, CALLS, 0.0))
+        call_us = float(np.median(idle[-1])) / 1000.0
         for form in bounds:
             bounds[form].append(call_us + read_us(probe, weights[form]))
         for engine in engines:
@@ -134,7 +137,7 @@ def bench(name: str, sizes: tuple[int, ...], target: Any, turns: int, only: list
     figures |= {engine: {"skipped": why} for engine, why in skipped.items()}
     return {
         "name": name, "bound_us": round(bound["int8"], 3), "bound_float32_us": round(bound["float32"], 3), "weight_bytes": weights,
-        "engines": figures, "ratio": ratios(hot, bounds),
+        "nothing": quantiles(idle), "engines": figures, "ratio": ratios(hot, bounds),
     }  # fmt: skip
 
 
@@ -243,6 +246,8 @@ def table(net: dict[str, Any]) -> str:
             f"  {engine:14} {figures['p50_us']:8.2f} {figures['p99_us']:8.2f} {figures['p999_us']:8.2f} {figures['max_us']:8.1f}   "
             f"{figures['paced']['p50_us']:9.2f} {figures['paced']['p99_us']:8.2f}"
         )
+    idle = net["nothing"]
+    lines.append(f"  {'nothing':14} {idle['p50_us']:8.2f} {idle['p99_us']:8.2f} {idle['p999_us']:8.2f} {idle['max_us']:8.1f}")
     lines.append(f"  bound: int8 {net['bound_us']:.2f}, float32 {net['bound_float32_us']:.2f}")
     return "\n".join(lines + [f"  {name:44} {value}" for name, value in net["ratio"].items()])
 
