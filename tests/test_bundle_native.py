@@ -166,7 +166,7 @@ def test_odd_and_large_sizes_give_the_references_bits(sizes):
 def test_on_aarch64_the_bits_are_the_same(tmp_path, cpu, activation, squash, form):
     actor = random_actor(SMALL, activation, squash=squash)
     integer = made_integer(actor, form=form)
-    program = drill_program(actor, integer, 100_000, tmp_path, "aarch64-linux-musl", cpu, "-static", str(tmp_path / "actor.c"))
+    program = drill_program(actor, integer, 100_000, tmp_path, "aarch64-linux-musl", cpu, "-static", "-nostdlib", str(tmp_path / "actor.c"))
     done = subprocess.run(["qemu-aarch64-static", str(program)], capture_output=True, text=True, timeout=300, check=True)
     assert as_hashes(done.stdout) == expected(integer, 100_000)
 

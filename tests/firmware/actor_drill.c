@@ -31,9 +31,17 @@ __attribute__((visibility("default"))) void drill(uint32_t count, uint64_t *hash
 }
 
 #ifdef PROGRAM
-#if defined(__linux__)
-#include <stdio.h>
-static void put(char c) { putchar(c); }
+#if defined(__aarch64__) && defined(__linux__)
+/* Two calls to the kernel, so that no libc has to be built for an emulated processor. */
+static long ask(long number, long first, const void *second, long third) {
+    register long x8 __asm__("x8") = number, x0 __asm__("x0") = first, x2 __asm__("x2") = third;
+    register const void *x1 __asm__("x1") = second;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2) : "memory");
+    return x0;
+}
+static void put(char c) { ask(64, 1, &c, 1); } /* write */
+int main(void);
+void _start(void) { ask(93, main(), 0, 0); } /* exit */
 #else
 #define UART ((volatile uint32_t *)0x40004000) /* qemu's mps2: data, state, control, interrupt, divider */
 static void put(char c) {
