@@ -75,14 +75,14 @@ def small_learner(carried=None, **changes):
     return Learner(carried or small_carried(), dataclasses.replace(SMALL, **changes))
 
 
-def policy_of(spec, carried, version=3, parent=None):
-    """An unsigned bundle that drives with the carried actor."""
+def policy_of(spec, carried, version=3, parent=None, more=()):
+    """An unsigned bundle that drives with the carried actor; `more`: further files."""
     layout = ObservationLayout(spec)
     activation = carried.settings["rates"]["objective"]["activation"]
     data = make_actor_file(layers_of(carried.networks["actor"]), activation, spec)
     actor = actor_from_bytes(data, "actor.npz", spec)
     obs = np.random.default_rng(5).uniform(-layout.clip, layout.clip, (8, layout.size)).astype(np.float32)
-    files = {"actor.npz": data, "golden.npz": make_golden(actor, None, obs), **carried_files(carried)}
+    files = {"actor.npz": data, "golden.npz": make_golden(actor, None, obs), **carried_files(carried), **dict(more)}
     precision = dataclasses.replace(PRECISION, chosen="float32", measured={})
     manifest = make_manifest(
         spec, actor, files, name="made_up", version=version, precision=precision, training={"run": "nowhere", "seed": 0}, parent=parent

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from edge_dsac.bundle.actor import Actor
 from edge_dsac.bundle.codegen import make_c
 from edge_dsac.bundle.integer import make_integer
-from edge_dsac.bundle.native_engine import NativeActor, load_library
+from edge_dsac.bundle.native_engine import NativeActor, NativeNetwork, load_library
 from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.bundle.targets import TARGETS, best_target, compile_actor
 from edge_dsac.loop.realtime import ask_for_realtime, release_realtime
@@ -94,7 +94,7 @@ def bench(name: str, sizes: tuple[int, ...], target: Any, turns: int, only: list
     library = compile_actor(make_c(actor, integer), target)
     makers: dict[str, Callable[[], Any]] = {
         "numpy": lambda: NumpyMlp(actor),
-        "native-float32": lambda: NativeActor(library, "float32", sizes, 1),
+        "native-float32": lambda: NativeNetwork(library, actor, 1),
         "native-int8": lambda: NativeActor(library, "integer", sizes, 1),
         "onnxruntime": lambda: make_onnxruntime(actor),
         "torch-eager": lambda: TorchEager(actor),

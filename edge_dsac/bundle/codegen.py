@@ -1,6 +1,7 @@
 """Writes the actor as one plain C file: float32 and whole numbers, weights as constants, no heap, no libm, nothing to link.
 
     void actor_float32(const float *obs, float *action);              SI -> [-1, 1]
+    void network_float32(const struct network *net, const float *obs, float *action);   the same with weights from elsewhere: c/real.h
     void actor_integer(const float *obs, float *action);              the same, in whole numbers inside
     void actor_integer_raw(const int16_t *obs, int16_t *action);      without the two conversions
 
@@ -17,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_dsac.bundle.actor import ERF, REACH, Actor, require_form
+from edge_dsac.bundle.blocks import in_blocks, packed, room, wide, widened, widened_rows
 from edge_dsac.bundle.integer import BUMP, CURVE, LEAST_RANGE_BITS, TANH_TABLE, IntegerActor, IntegerLayer
 
 Numbers = NDArray[Any]
 
-BLOCK = 32  # units side by side; as in c/whole.h
 PER_LINE = 24
 HEAD = """// Generated from actor {identity:016x}: {sizes}, {activation}. Do not edit: `edge-dsac compile` writes it.
 #include <stdint.h>
@@ -55,28 +56,16 @@ def kernels(name: str) -> str:
 def float_part(actor: Actor) -> str:
     defines = [f"#define GELU_REACH_INVERSE {c_float(1.0 / (REACH * np.sqrt(2.0)))}"]
     defines += [f"#define ERF_{row}{i} {c_float(value)}" for row, values in zip("ND", ERF, strict=True) for i, value in enumerate(values)]
-    (first, first_bias), *rest = actor.layers
-    layers = [(first * actor.obs_scale, first_bias), *rest]
-    tables, calls, inputs, source = [], [], actor.sizes[0], "obs"
-    for i, (weight, bias) in enumerate(layers[:-1]):
-        tables.append(table("float", f"float_w{i}", in_blocks(widened(weight, inputs), 1)))
-        tables.append(table("float", f"float_b{i}", widened_rows(bias)))
-        calls.append(FLOAT_LAYER.format(i=i, units=wide(len(bias)), inputs=inputs, source=source, nonlinear=f"{actor.activation}_float"))
-        inputs, source = wide(len(bias)), f"x{i}"
-    weight, bias = layers[-1]
-    tables += [table("float", "float_w_last", widened(weight, inputs)), table("float", "float_b_last", bias)]
-    body = "\n".join(calls) + FLOAT_LAST.format(inputs=inputs, source=source, squash=f"{actor.squash}_float")
-    return "\n".join([*defines, kernels("real.h"), *tables, f"EXPORT void actor_float32(const float *obs, float *action) {{\n{body}}}\n"])
+    defines += [f"#define NONLINEAR_FLOAT {actor.activation}_float", f"#define END_FLOAT {actor.squash}_float"]
+    tables = [table("float", "float_weights", packed(actor)), table("int32_t", "float_sizes", np.array(actor.sizes))]
+    return "\n".join([*defines, kernels("real.h"), *tables, FLOAT_ACT.format(room=room(actor), layers=len(actor.layers))])
 
 
-FLOAT_LAYER = """  float x{i}[{units}] ALIGNED;
-  for (int i = 0; i < {units}; i++) x{i}[i] = float_b{i}[i];
-  for (int i = 0; i < {units}; i += {block}) add_float(x{i} + i, float_w{i} + i * {inputs}, {source}, {inputs});
-  for (int i = 0; i < {units}; i++) x{i}[i] = {nonlinear}(x{i}[i]);""".replace("{block}", str(BLOCK))
-
-FLOAT_LAST = """
-  for (int i = 0; i < ACTOR_ACTIONS; i++)
-    action[i] = {squash}(float_b_last[i] + dot_float(float_w_last + i * {inputs}, {source}, {inputs}));
+FLOAT_ACT = """EXPORT void actor_float32(const float *obs, float *action) {{
+  float room[{room}] ALIGNED;
+  const struct network net = {{float_weights, float_sizes, room, {layers}}};
+  network_float32(&net, obs, action);
+}}
 """
 
 
@@ -158,25 +147,6 @@ def with_rounding(layer: IntegerLayer) -> Numbers:
 
 
 # ---- tables
-
-
-def wide(units: int) -> int:
-    return -(-units // BLOCK) * BLOCK
-
-
-def widened(weight: Numbers, inputs: int) -> Numbers:
-    return np.pad(weight, ((0, 0), (0, inputs - weight.shape[1])))
-
-
-def widened_rows(values: Numbers) -> Numbers:
-    return np.pad(values, (0, wide(len(values)) - len(values)))
-
-
-def in_blocks(weight: Numbers, group: int) -> Numbers:
-    """[outputs, inputs] -> [outputs / 32, inputs / group, 32, group]."""
-    units, inputs = wide(len(weight)), weight.shape[1]
-    padded = np.pad(weight, ((0, units - len(weight)), (0, 0)))
-    return np.asarray(padded.reshape(units // BLOCK, BLOCK, inputs // group, group).transpose(0, 2, 1, 3))
 
 
 def table(kind: str, name: str, values: Numbers) -> str:

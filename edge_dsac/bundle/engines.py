@@ -17,7 +17,7 @@ from pathlib import Path
 from edge_dsac.bundle import tensorrt_here
 from edge_dsac.bundle.golden import TOLERANCE, Engine, check_golden
 from edge_dsac.bundle.guided_engine import GuidedMlp
-from edge_dsac.bundle.native_engine import NativeActor
+from edge_dsac.bundle.native_engine import NativeActor, NativeNetwork
 from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.bundle.ort_engine import OrtEngine
 from edge_dsac.bundle.package import Bundle
@@ -57,10 +57,19 @@ def not_chosen(bundle: Bundle) -> str:
     return "" if precision.chosen in ("int8", "int16") else f"the policy was compiled for {precision.chosen}: {precision.because}"
 
 
-def native(bundle: Bundle, form: str) -> Engine:
+def native_library(bundle: Bundle) -> bytes:
     target = best_target(bundle.files)
     assert target is not None  # no_native was asked
-    return NativeActor(bundle.files[target.file], form, bundle.actor.sizes, bundle.identity)
+    return bundle.files[target.file]
+
+
+def native_integer(bundle: Bundle) -> Engine:
+    return NativeActor(native_library(bundle), "integer", bundle.actor.sizes, bundle.identity)
+
+
+def native_float32(bundle: Bundle) -> Engine:
+    """With the weights of actor.npz: a policy tuned on the robot carries what its parent was compiled to."""
+    return NativeNetwork(native_library(bundle), bundle.actor, bundle.identity)
 
 
 def no_onnxruntime(bundle: Bundle) -> str:
@@ -109,8 +118,8 @@ TENSORRT = {
 TENSORRT_TOLERANCE = {"int8": 0.2, "float16": 0.02, "float32": 1e-3}
 # The order is that of preference where nothing was measured: quick on every board first.
 ENGINES: tuple[EngineKind, ...] = (
-    EngineKind("native-integer", True, lambda bundle: no_native(bundle) or not_chosen(bundle), lambda bundle: native(bundle, "integer")),
-    EngineKind("native-float32", False, lambda bundle: no_native(bundle), lambda bundle: native(bundle, "float32")),
+    EngineKind("native-integer", True, lambda bundle: no_native(bundle) or not_chosen(bundle), native_integer),
+    EngineKind("native-float32", False, no_native, native_float32),
     EngineKind("onnxruntime", False, no_onnxruntime, onnxruntime),
     EngineKind("numpy", False, lambda bundle: "", numpy_engine),
     EngineKind("tensorrt", False, no_tensorrt, tensorrt, lambda bundle: TENSORRT_TOLERANCE[tensorrt_precision(bundle)]),

@@ -1,9 +1,9 @@
 """A child of the policy that drives: the learner's networks as a signed bundle that names its parent.
 
 A child holds the actor, golden vectors of the robot's own observations, what learning goes on from, and where its critics alone have
-learned, the guide that lets them choose; no compiled C, for a board has no compiler: the numpy engine drives it until a desktop
-compiles it. Rule that must stay true: a child comes from a learner that began with this very parent, and the same learner gives the
-same bytes.
+learned, the guide that lets them choose. A board has no compiler: the child carries the shared objects that its parent was compiled to,
+whose float32 network runs any weights; whole numbers have to wait for a desktop. Rule that must stay true: a child comes from a learner
+that began with this very parent, and the same learner gives the same bytes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from edge_dsac.bundle.guide import Guide, GuidedActor, make_guide_file, read_gui
 from edge_dsac.bundle.manifest import Precision, make_manifest
 from edge_dsac.bundle.package import Bundle, make_bundle
 from edge_dsac.bundle.signing import SecretKey
+from edge_dsac.bundle.targets import TARGETS
 from edge_dsac.learn.carried import Carried, carried_files
 from edge_dsac.records import Float
 from edge_dsac.spec.layout import ObservationLayout
 
 GOLDEN_ROWS = 256
-BECAUSE = "tuned on the robot, in float32; compile it on a desktop for whole numbers and C"
+BECAUSE = "tuned on the robot, in float32; compile it on a desktop for whole numbers"
+SHARED_OBJECTS = tuple(target.file for target in TARGETS.values() if target.machine)  # a microcontroller's object is its weights
 
 
 def make_child(
@@ -44,6 +46,7 @@ def make_child(
         rows = rows[guide.clear(rows * actor.obs_scale, actor.act(rows))]  # elsewhere two right engines may choose two actions
         files = {GUIDE: data, "golden.npz": make_golden(GuidedActor(actor, guide), None, rows)}
     files |= {"actor.npz": actor_file, **carried_files(carried)}
+    files |= {name: parent.files[name] for name in SHARED_OBJECTS if name in parent.files}
     training = {"tuned": words, "from": {key: parent.manifest.training.get(key) for key in ("run", "seed", "source")}}
     manifest = make_manifest(
         parent.spec, actor, files, name=parent.manifest.name, version=parent.manifest.version + 1,

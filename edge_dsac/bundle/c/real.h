@@ -69,3 +69,28 @@ static inline float tanh_float(float x) {
   float y = (1.0f - e) / (1.0f + e);
   return x < 0.0f ? -y : y;
 }
+
+// Any network of this nonlinearity and this end, so that a robot whose policy was tuned on it needs no compiler: of each layer the bias,
+// then the weights. `sizes`: observations, units of each layer, actions. `room`: for all hidden layers, each a multiple of 32 wide.
+struct network {
+  const float *weights;
+  const int32_t *sizes;
+  float *room;
+  int32_t layers;
+};
+
+EXPORT void network_float32(const struct network *net, const float *obs, float *action) {
+  const float *w = net->weights, *x = obs;
+  float *y = net->room;
+  int inputs = net->sizes[0];
+  for (int layer = 1; layer < net->layers; layer++) {
+    int units = (net->sizes[layer] + 31) / 32 * 32;
+    for (int i = 0; i < units; i++) y[i] = w[i];
+    w += units;
+    for (int i = 0; i < units; i += 32, w += 32 * inputs) add_float(y + i, w, x, inputs);
+    for (int i = 0; i < units; i++) y[i] = NONLINEAR_FLOAT(y[i]);
+    x = y, y += units, inputs = units;
+  }
+  int actions = net->sizes[net->layers];
+  for (int i = 0; i < actions; i++) action[i] = END_FLOAT(w[i] + dot_float(w + actions + i * inputs, x, inputs));
+}
