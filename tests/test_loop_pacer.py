@@ -1,5 +1,9 @@
 """The pacer on a clock that tests own: absolute deadlines, the missed-tick rule, the phase."""
 
+import gc
+import os
+import sys
+
 import pytest
 
 from edge_dsac.loop.pacer import Pacer
@@ -162,3 +166,7 @@ def test_the_real_time_setup_says_of_everything_whether_it_was_granted():
     release_realtime()
     assert {"SCHED_FIFO", "mlockall", "timer slack", "garbage collector"} <= {grant.what for grant in grants}
     assert all(grant.why for grant in grants)
+    # What works after the last tick, or in a test's process after its test, is an ordinary process again.
+    assert os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER
+    assert gc.isenabled()
+    assert sys.getswitchinterval() == 0.005

@@ -80,5 +80,7 @@ def release_realtime() -> None:
     gc.enable()
     gc.unfreeze()
     ctypes.CDLL(None).munlockall()  # else every page of the work to come is locked as it is first touched, which is slow
-    if hasattr(os, "SCHED_OTHER") and os.sched_getscheduler(0) == os.SCHED_FIFO:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    sys.setswitchinterval(0.005)
+    if hasattr(os, "SCHED_OTHER") and os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO:
+        # The flag stays: only root may take it back, and an ordinary process starts ordinary ones anyway.
+        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
