@@ -6,6 +6,7 @@ For each rate and each busy neighbour it runs, in this order and in one process:
 machine's floor), then the loop on the virtual board. `own` is Python's share: the whole tick less inference and the wire.
 A miss of our own: the tick was not over one period after its deadline. A miss of the bus: no fresh frame at the tick; it is
 coasted over. The naive loop (read_until, a codec in Python, torch eager) is timed in the same run for the ratio.
+The policy is 64-64 with random weights, compiled to C as `edge-dsac compile` does it; --engine numpy runs it as a policy.npz is run.
 `yardstick`: a fixed piece of Python, timed at every tick of the empty loop and, for comparison, without any pause: how much slower
 this machine is right after a sleep, and how much of the loop's figures is the machine's.
 """
@@ -31,7 +32,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from edge_dsac.bundle.actor import check_actor
+from edge_dsac.bundle.codegen import make_c
+from edge_dsac.bundle.integer import make_integer
+from edge_dsac.bundle.native_engine import NativeNetwork
 from edge_dsac.bundle.numpy_engine import NumpyMlp
+from edge_dsac.bundle.targets import TARGETS, best_target, compile_actor
 from edge_dsac.loop.control import Conduct, ControlLoop
 from edge_dsac.loop.flight import phase_target_ns
 from edge_dsac.loop.limiter import Limiter
@@ -39,7 +44,7 @@ from edge_dsac.loop.observer import Observer
 from edge_dsac.loop.pacer import Pacer
 from edge_dsac.loop.realtime import ask_for_realtime, release_realtime
 from edge_dsac.loop.rehearsal import Rehearsal
-from edge_dsac.loop.slot import Slot
+from edge_dsac.loop.slot import Engine, Slot
 from edge_dsac.records import Mode
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec, load_robot, robot_from_text
@@ -49,6 +54,7 @@ from firmware_bridge.rehearsal import make_rehearsal_link
 
 LOOP_CPU, OTHER_CPU = 0, 1
 HIDDEN = 64  # the size that balances the robot
+ENGINES = ("native-float32", "numpy")
 WARM_S = 1.0
 WARM_TICKS = 40_000
 
@@ -95,23 +101,30 @@ def spec_at(hz: int, folder: Path) -> tuple[RobotSpec, Path]:
     return robot_from_text(text, str(path), str(folder)), path
 
 
-def make_policy(spec: RobotSpec) -> NumpyMlp:
-    generator = np.random.default_rng(1)
-    sizes = [ObservationLayout(spec).size, HIDDEN, HIDDEN, len(spec.actions)]
+def make_policy(spec: RobotSpec, engine: str) -> Engine:
+    generator, layout = np.random.default_rng(1), ObservationLayout(spec)
+    sizes = [layout.size, HIDDEN, HIDDEN, len(spec.actions)]
     arrays: dict[str, Any] = {
-        "obs_scale": ObservationLayout(spec).scale,
+        "obs_scale": layout.scale,
         "activation": np.array("gelu"),
         "policy_fingerprint": np.array(spec.policy_fingerprint),
     }
     for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
         arrays[f"w{i}"], arrays[f"b{i}"] = generator.normal(size=(b, a)) * 0.02 / np.sqrt(a), np.zeros(b)
-    return NumpyMlp(check_actor(arrays, "random", 1, spec))
+    actor = check_actor(arrays, "random", 1, spec)
+    if engine == "numpy":
+        return NumpyMlp(actor)
+    target = best_target([target.file for target in TARGETS.values()])
+    if target is None:
+        raise SystemExit("bench_loop: no target of the generated C runs on this machine; --engine numpy")
+    integer = make_integer(actor, generator.uniform(-layout.clip, layout.clip, (256, layout.size)).astype(np.float32), layout.clip)
+    return NativeNetwork(compile_actor(make_c(actor, integer), target), actor, 1)
 
 
 class Rig:
     """The loop with every part timed, on a virtual board in its own process."""
 
-    def __init__(self, hz: int, seconds: float, folder: Path, rehearse: bool = True) -> None:
+    def __init__(self, hz: int, seconds: float, folder: Path, engine: str, rehearse: bool = True) -> None:
         self.spec, toml = spec_at(hz, folder)
         size = int(hz * (seconds + WARM_S) * 1.2) + 20_000
         link_path = folder / f"board{hz}"
@@ -124,9 +137,9 @@ class Rig:
                 raise SystemExit("bench_loop: the virtual board did not start")
             time.sleep(0.05)
         link = SerialLink(self.spec, lambda: open_port(str(link_path), self.spec.link.baud))
-        observer, engine, limiter = Observer(self.spec), make_policy(self.spec), Limiter(self.spec)
+        observer, policy, limiter = Observer(self.spec), make_policy(self.spec, engine), Limiter(self.spec)
         self.link, self.ring = link, Ring.create(folder / f"ring{hz}", self.spec, 4096)
-        self.loop = ControlLoop(self.spec, link, observer, Slot(engine), limiter, self.ring, Conduct(rearm=True, overwrite_log=True))
+        self.loop = ControlLoop(self.spec, link, observer, Slot(policy), limiter, self.ring, Conduct(rearm=True, overwrite_log=True))
         self.tick = [0]  # which one is under way
         watched = {
             "receive": (link, "receive"), "observe": (observer, "observe"), "act": (self.loop.slot, "act"), "limit": (limiter, "limit"),
@@ -285,6 +298,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="measured time of each run (default: %(default)s)")
     parser.add_argument("--hz", type=int, nargs="+", default=[500, 1000, 2000])
     parser.add_argument("--busy", nargs="+", choices=["none", "other", "same"], default=["none", "other", "same"])
+    parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="what runs the policy (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output; progress on standard error")
     parser.add_argument("--no-rehearsal", action="store_true", help="without going through each tick on a double before its deadline")
     parser.add_argument("--skip-naive", action="store_true", help="leave out the naive loop (needs torch)")
@@ -292,14 +306,14 @@ def main() -> int:
     args = parser.parse_args()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     out = sys.stderr if args.json else sys.stdout
-    result: dict[str, Any] = {"runs": [], "machine": machine()}
+    result: dict[str, Any] = {"runs": [], "engine": args.engine, "machine": machine()}
     grants = ask_for_realtime(LOOP_CPU)
     result["realtime"] = {grant.what: grant.granted for grant in grants}
     print("realtime: " + ", ".join(f"{g.what} {'yes' if g.granted else 'NO'}" for g in grants), file=out)
     print("   hz   busy   ticks  own  floor   bus   own p50    p99    p999   late p50    p99    p999  (misses; us)", file=out)
     with tempfile.TemporaryDirectory() as name:
         for hz in args.hz:
-            rig = Rig(hz, args.seconds, Path(name), rehearse=not args.no_rehearsal)
+            rig = Rig(hz, args.seconds, Path(name), args.engine, rehearse=not args.no_rehearsal)
             for busy in args.busy:
                 neighbour = BusyNeighbour(busy)
                 try:
@@ -316,7 +330,7 @@ def main() -> int:
     if not args.skip_naive:
         from naive_loop import compare
 
-        result["naive"] = compare()
+        result["naive"] = compare(args.engine)
         naive = result["naive"]
         print(f"naive loop {naive['naive_us']['p50']:.1f} us, this loop {naive['ours_us']['p50']:.1f} us: {naive['ratio']:.1f}x", file=out)
     if args.json:

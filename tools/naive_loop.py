@@ -127,7 +127,7 @@ def open_pair() -> tuple[int, str]:
     return master, os.ttyname(slave)
 
 
-def compare(count: int = 3000, hidden: int = 64) -> dict[str, Any]:
+def compare(engine: str, count: int = 3000, hidden: int = 64) -> dict[str, Any]:
     from bench_loop import make_policy, spread_us
 
     from edge_dsac.loop.control import Conduct, ControlLoop
@@ -152,7 +152,7 @@ def compare(count: int = 3000, hidden: int = 64) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         ring = Ring.create(Path(folder) / "ring", spec, 4096)
-        loop = ControlLoop(spec, link, Observer(spec), Slot(make_policy(spec)), Limiter(spec), ring, Conduct(overwrite_log=True))
+        loop = ControlLoop(spec, link, Observer(spec), Slot(make_policy(spec, engine)), Limiter(spec), ring, Conduct(overwrite_log=True))
         loop.modes.mode = Mode.RUNNING
         ours = timed(lambda: loop.tick(0), master, spec, count, Rehearsal(spec, loop, make_rehearsal_link(spec)))
         still_running = loop.modes.mode == Mode.RUNNING
