@@ -3,6 +3,7 @@
 import ctypes
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,14 @@ def hash_of(answers):
     for value in answers.astype(np.int16).view(np.uint16).ravel().tolist():
         total = ((total ^ value) * 0x100000001B3) & mask
     return total
+
+
+@cache
+def drill_case(sizes, activation="gelu", squash="tanh", form="int8", count=100_000):
+    """(actor, in whole numbers, what the drill must come to): processors take turns at the same one."""
+    actor = random_actor(sizes, activation, squash=squash)
+    integer = made_integer(actor, form=form)
+    return actor, integer, expected(integer, count)
 
 
 def expected(integer, count):

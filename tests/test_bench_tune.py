@@ -96,6 +96,7 @@ def test_the_plan_pairs_every_session_with_its_control(tmp_path):
     assert all(tune_cell.cell_from(json.loads(json.dumps(dataclasses.asdict(cell)))) == cell for _, cell in plan)
 
 
+@pytest.mark.slow
 def test_the_control_learns_as_often_and_sees_no_row():
     made_up_rows = made_up_rows_of(300)
     with_rows, without = Learner(small_carried(), SMALL), tune_cell.WithoutRobot(small_carried(), SMALL)
@@ -109,6 +110,7 @@ def test_the_control_learns_as_often_and_sees_no_row():
     assert not same(without, with_rows)
 
 
+@pytest.mark.slow
 def test_without_the_gate_what_was_learnt_drives_at_once(bot, tmp_path):
     desk = TuneDesk(tmp_path, bot)
     parent = desk.slots.current().manifest.sha256
@@ -122,6 +124,7 @@ def test_without_the_gate_what_was_learnt_drives_at_once(bot, tmp_path):
     desk.let_go()
 
 
+@pytest.mark.slow
 def test_what_drives_is_scored_with_its_guide(bot, tmp_path, monkeypatch):
     """A child whose critics alone have learned has its parent's actor: scored without the guide, it would never gain anything."""
     desk = TuneDesk(tmp_path, bot)

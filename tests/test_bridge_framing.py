@@ -124,6 +124,7 @@ streams = st.lists(
 ).map(b"".join)  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(streams, st.lists(st.integers(0, 600), max_size=12))
 def test_how_a_stream_is_cut_changes_nothing(stream, cuts):
@@ -132,6 +133,7 @@ def test_how_a_stream_is_cut_changes_nothing(stream, cuts):
     assert feed(*chunks) == feed(stream) == reference.decode(stream, SIZES, SEED)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.binary(max_size=600), max_size=6))
 def test_any_bytes_give_packets_or_counted_errors(chunks):
@@ -140,6 +142,7 @@ def test_any_bytes_give_packets_or_counted_errors(chunks):
     assert len(packets) + sum(errors.values()) == len(parts)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(sorted(SIZES)), st.binary(min_size=133, max_size=133), st.integers(0, 65535), st.integers(0, (1 << 32) - 1))
 def test_any_payload_comes_back(message, noise, seq, t_mcu_us):
@@ -152,6 +155,7 @@ def test_any_payload_comes_back(message, noise, seq, t_mcu_us):
     assert feed(frame) == ([Packet(1, message, seq, t_mcu_us, payload)], NONE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", [MessageId.ARM, MessageId.TELEMETRY, MessageId.HELLO])
 def test_no_single_flipped_bit_yields_a_wrong_packet(message):
     """Every bit of the frame, its delimiter included. The frame after it is lost only where the two have run into one."""

@@ -66,6 +66,7 @@ def observations(spec, count=50):
     return [Observation(generator.uniform(-layout.clip, layout.clip).astype(np.float32), 0, True) for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_every_engine_answers_one_entry_per_action_within_one(case):
     spec, engine = case
     for obs in observations(spec):
@@ -75,6 +76,7 @@ def test_every_engine_answers_one_entry_per_action_within_one(case):
         assert np.abs(action).max() <= 1.0
 
 
+@pytest.mark.slow
 def test_every_engine_forgets_and_changes_nothing(case):
     spec, engine = case
     first, *others = observations(spec)
@@ -132,6 +134,7 @@ def test_forms_that_do_not_know_an_actor_refuse_it(tmp_path, activation, squash,
         make_c(other, integer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("squash", SQUASH)
 @pytest.mark.parametrize("activation", NONLINEARITY)
 def test_every_actor_that_can_be_loaded_can_be_written_in_every_form(tmp_path, activation, squash):

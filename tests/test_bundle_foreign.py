@@ -116,6 +116,7 @@ def agrees(imported, spec, history, wanted):
     assert imported.actor.act(ours(spec, history)) @ ActionLayout(spec).to_command == pytest.approx(wanted, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_a_policy_of_mjlab_with_answers_drives_as_it_did_there(tmp_path):
     layers = random_layers(FRAME)
     imported = taken(tmp_path, ONE, mjlab(layers, before=normaliser(MEAN, STD)), answers=MJLAB_ANSWERS)
@@ -131,6 +132,7 @@ def test_a_policy_of_mjlab_with_answers_drives_as_it_did_there(tmp_path):
     assert len(seen_different) > 4  # not all at the clip
 
 
+@pytest.mark.slow
 def test_a_policy_of_rl_sar_sees_whole_steps_oldest_first(tmp_path):
     imported = taken(tmp_path, THREE, rl_sar(), RL_SAR_BASE, RL_SAR, answers='command_unit = "torque_nm"')
     assert imported.missing == []
@@ -139,6 +141,7 @@ def test_a_policy_of_rl_sar_sees_whole_steps_oldest_first(tmp_path):
     agrees(imported, THREE, history, torques(random_layers(3 * FRAME), seen))
 
 
+@pytest.mark.slow
 def test_rl_sar_may_list_the_newest_first_or_stack_by_term(tmp_path):
     newest = RL_SAR.replace("[2, 1, 0]", "[0, 1, 2]")
     history = ticks(3)
@@ -151,6 +154,7 @@ def test_rl_sar_may_list_the_newest_first_or_stack_by_term(tmp_path):
     agrees(imported, THREE, history, torques(random_layers(3 * FRAME), seen))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_time", [False, True])
 def test_a_policy_of_unitree_rl_lab_sees_each_terms_steps_unless_told_otherwise(tmp_path, by_time):
     text = UNITREE_RL_LAB.replace("observations:\n", "observations:\n  use_gym_history: true\n") if by_time else UNITREE_RL_LAB
@@ -392,6 +396,7 @@ YAML_REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", YAML_REFUSED)
 def test_yaml_that_says_what_no_board_here_does_is_refused(tmp_path, case):
     base, text, said = YAML_REFUSED[case]

@@ -65,6 +65,7 @@ FORMS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("critics", [1, 2])
 def test_the_engine_chooses_what_the_reference_chooses(generator, form, critics):

@@ -10,9 +10,9 @@ from actor_drill import (
     CLIP,
     QEMU_PARTS,
     as_hashes,
+    drill_case,
     drill_program,
     drilled_here,
-    expected,
     made_integer,
     made_up_observations,
     random_actor,
@@ -135,27 +135,24 @@ def test_the_quickest_target_that_runs_here_is_taken():
 @pytest.mark.parametrize(("activation", "squash"), FORMS)
 @pytest.mark.parametrize("target", HERE)
 def test_here_the_c_gives_the_references_bits_over_a_hundred_thousand_observations(target, activation, squash):
-    actor = random_actor(ROBOT, activation, squash=squash)
-    integer = made_integer(actor)
-    assert drilled_here(actor, integer, target, 100_000) == expected(integer, 100_000)
+    actor, integer, wanted = drill_case(ROBOT, activation, squash)
+    assert drilled_here(actor, integer, target, 100_000) == wanted
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", HERE)
 def test_in_sixteen_bits_too(target):
     for activation, squash in (("gelu", "tanh"), ("tanh", "tanh"), ("elu", "clip")):
-        actor = random_actor(ROBOT, activation, squash=squash)
-        integer = made_integer(actor, form="int16")
-        assert drilled_here(actor, integer, target, 100_000) == expected(integer, 100_000)
+        actor, integer, wanted = drill_case(ROBOT, activation, squash, "int16")
+        assert drilled_here(actor, integer, target, 100_000) == wanted
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [PAPER, (376, 256, 256, 256, 17), (3, 40, 7, 1), (1, 8, 1)])
 def test_odd_and_large_sizes_give_the_references_bits(sizes):
-    actor = random_actor(sizes)
-    integer = made_integer(actor)
+    actor, integer, wanted = drill_case(sizes, count=3000)
     for target in HERE:
-        assert drilled_here(actor, integer, target, 3000) == expected(integer, 3000)
+        assert drilled_here(actor, integer, target, 3000) == wanted
 
 
 @pytest.mark.slow
@@ -164,19 +161,17 @@ def test_odd_and_large_sizes_give_the_references_bits(sizes):
 @pytest.mark.parametrize(("activation", "squash"), [("gelu", "tanh"), ("elu", "clip")])
 @pytest.mark.parametrize("cpu", ["generic", "generic+dotprod"])
 def test_on_aarch64_the_bits_are_the_same(tmp_path, cpu, activation, squash, form):
-    actor = random_actor(SMALL, activation, squash=squash)
-    integer = made_integer(actor, form=form)
+    actor, integer, wanted = drill_case(SMALL, activation, squash, form)
     program = drill_program(actor, integer, 100_000, tmp_path, "aarch64-linux-musl", cpu, "-static", "-nostdlib", str(tmp_path / "actor.c"))
     done = subprocess.run(["qemu-aarch64-static", str(program)], capture_output=True, text=True, timeout=300, check=True)
-    assert as_hashes(done.stdout) == expected(integer, 100_000)
+    assert as_hashes(done.stdout) == wanted
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("qemu-system-arm"), reason="qemu-system-arm is missing: apt-get install qemu-system-arm")
 @pytest.mark.parametrize(("activation", "squash", "form"), [("gelu", "tanh", "int8"), ("elu", "clip", "int8"), ("elu", "clip", "int16")])
 def test_on_a_cortex_m_the_bundles_own_object_gives_the_same_bits(tmp_path, activation, squash, form):
-    actor = random_actor(SMALL, activation, squash=squash)
-    integer = made_integer(actor, form=form)
+    actor, integer, wanted = drill_case(SMALL, activation, squash, form)
     thing = tmp_path / "cortex_m4.o"
     thing.write_bytes(compile_actor(make_c(actor, integer), TARGETS["cortex_m4"]))
     words = ["-ffreestanding", f"-I{QEMU_PARTS}", f"-Wl,-T,{QEMU_PARTS / 'mps2.ld'}", "-Wl,--gc-sections"]
@@ -189,7 +184,7 @@ def test_on_a_cortex_m_the_bundles_own_object_gives_the_same_bits(tmp_path, acti
     finally:
         process.kill()
         process.wait()
-    assert as_hashes(line) == expected(integer, 100_000)
+    assert as_hashes(line) == wanted
 
 
 @pytest.fixture(scope="module")

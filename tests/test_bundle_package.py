@@ -349,6 +349,7 @@ MANIFESTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MANIFESTS)
 def test_a_manifest_with_a_fault_is_refused_though_it_is_signed(case):
     change, because = MANIFESTS[case]
@@ -449,6 +450,7 @@ def huge_header():
     return stored([("w0.npy", header.getvalue() + bytes(8), {})])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lies", [False, True])
 def test_a_bomb_takes_no_more_memory_than_it_may(lies):
     data = (lying_bomb if lies else bomb)(9 << 20)

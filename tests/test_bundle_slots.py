@@ -86,6 +86,7 @@ def test_what_is_no_folder_of_slots_says_how_to_make_one(tmp_path):
         Slots(tmp_path / "nowhere").drop("why")
 
 
+@pytest.mark.slow
 def test_a_candidate_that_was_tried_becomes_current_and_its_parent_stays_in_the_history(tmp_path):
     slots = new_slots(tmp_path)
     slots.propose(CHILD, PLAN)
@@ -100,6 +101,7 @@ def test_a_candidate_that_was_tried_becomes_current_and_its_parent_stays_in_the_
     assert slots.events()[-1] == {"at": "then", "event": "accepted", "policy": f"{opened(CHILD).identity:016x}", "why": "it is better"}
 
 
+@pytest.mark.slow
 def test_only_a_trial_that_is_over_can_be_accepted(tmp_path):
     slots = new_slots(tmp_path)
     with pytest.raises(SlotsError, match="no candidate"):
@@ -118,6 +120,7 @@ def test_only_a_trial_that_is_over_can_be_accepted(tmp_path):
     assert slots.accept(untried=True).identity == identity
 
 
+@pytest.mark.slow
 def test_a_new_proposal_knows_nothing_of_the_last_ones_trial(tmp_path):
     slots = new_slots(tmp_path)
     tried(slots, CHILD)
@@ -143,6 +146,7 @@ def test_a_candidate_is_a_trusted_child_of_what_drives(tmp_path):
     assert slots.candidate() is None
 
 
+@pytest.mark.slow
 def test_a_candidate_is_dropped_by_its_name_or_whoever_it_is(tmp_path):
     slots = new_slots(tmp_path)
     assert not slots.drop("there is none")

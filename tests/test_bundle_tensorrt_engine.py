@@ -16,6 +16,15 @@ ORIN = Device("Orin", 87, 12060, "NVIDIA Jetson Orin Nano Developer Kit")
 PLAIN_TICK = ["copy_in", "execute", "copy_out", "synchronise"]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def only_what_is_made_here():
+    """A collection then looks at nothing that other tests have imported: a millisecond instead of half a second."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def obs(*values):
     return Observation(np.array(values, np.float32), 0, True)
 
@@ -26,6 +35,7 @@ def make(cuda=None, **trt):
     return TensorRtEngine(17, b"plan", ORIN, runtime, cuda), cuda, runtime
 
 
+@pytest.mark.slow
 def test_the_action_is_the_networks_answer_to_this_observation():
     engine, _, _ = make()
     assert engine.bundle_id == 17
@@ -34,6 +44,7 @@ def test_the_action_is_the_networks_answer_to_this_observation():
     assert engine.act(obs(0.5, -1.0, 9.0)).tolist() == [0.25, -0.5]
 
 
+@pytest.mark.slow
 def test_the_network_runs_once_before_it_is_captured_and_a_tick_is_one_launch():
     engine, cuda, _ = make()
     calls = cuda.take()

@@ -64,6 +64,7 @@ def test_the_numpy_engine_passes_the_golden_vectors():
     assert ("numpy", "passed") in [(one.engine, one.result) for one in judge(bundle)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accepted", "allowed"), [([], 1e-3), (["float16"], 0.02), (["int8 onnx", "float16"], 0.2)])
 def test_tensorrt_is_allowed_no_more_than_the_precision_it_computes_in(accepted, allowed):
     said = dataclasses.replace(PRECISION, measured={"accepted": accepted})
@@ -139,6 +140,7 @@ def test_verify_as_json(tmp_path, capsys):
     assert found["robot"] == {"model": "balance_bot", "compared_with": None}
 
 
+@pytest.mark.slow
 def test_verify_refuses_with_exit_code_3(tmp_path, capsys):
     assert "is not signed" in said(capsys, "verify", write_bundle(tmp_path, "u.policy", bundle_bytes(key=None)), code=3)
     assert "not trusted here" in said(capsys, "verify", write_bundle(tmp_path, "o.policy", bundle_bytes(key=OTHER_KEY)), code=3)
@@ -191,6 +193,7 @@ def test_inspect_shows_an_unsigned_bundle_and_what_was_assumed(tmp_path, capsys)
     assert "child of abababababababab" in text
 
 
+@pytest.mark.slow
 def test_a_bundle_cannot_write_to_the_terminal(tmp_path, capsys):
     precision = dataclasses.replace(opened_bundle().manifest.precision, because="\x1b]0;owned\x07\x1b[2J")
     path = write_bundle(tmp_path, data=bundle_bytes(precision=precision, assumed=("\x1b[31m",)))
@@ -222,6 +225,7 @@ def test_a_bundle_does_not_differ_from_itself(tmp_path, capsys):
     assert "robot: same" in said(capsys, "diff", path, path)
 
 
+@pytest.mark.slow
 def test_diff_shows_training_by_key_and_evaluation(tmp_path, capsys):
     training = {
         **TRAINING,
@@ -241,6 +245,7 @@ def test_diff_shows_training_by_key_and_evaluation(tmp_path, capsys):
     assert "NOT TRUSTED" in text
 
 
+@pytest.mark.slow
 def test_diff_shows_the_robots_facts_that_differ(bot, tmp_path, capsys):
     changed = robot_from_text(
         bot.text.replace("scale = 0.5\nclip = 10.0", "scale = 0.25\nclip = 8.0").replace("mix = [0.8, 0.8]", "mix = [0.7, 0.7]")
@@ -290,6 +295,7 @@ def test_bundles_of_different_robots_are_compared_but_not_their_actions(rover, t
 # ---- keys
 
 
+@pytest.mark.slow
 def test_keys_are_made_listed_trusted_and_removed(tmp_path, capsys, keys):
     assert "not encrypted" in said(capsys, "keys", "new", "mine")
     found = json.loads(said(capsys, "keys", "list", "--json"))

@@ -74,6 +74,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_must_not_drive_is_refused_with_its_reason(tmp_path, trusted, name):
     make, options, reason = REFUSED[name]

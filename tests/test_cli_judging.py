@@ -83,6 +83,7 @@ def test_a_candidate_that_answers_nan_falls_back_and_is_still_drawn(recorded, tm
     assert json.loads(words.read_text())["verdict"]["figures"]["measured"]["int8"]["errors"]["not_finite"] > 100
 
 
+@pytest.mark.slow
 def test_what_is_judged_as_int8_is_what_is_to_be_deployed():
     actor, clip = random_actor(BOT), ObservationLayout(BOT).clip
     obs = (np.random.default_rng(1).uniform(-0.3, 0.3, (300, len(clip))) * clip).astype(np.float32)

@@ -44,6 +44,7 @@ def test_a_command_that_takes_too_long_is_ended_and_named(tmp_path):
     assert time.monotonic() - begun < 50.0  # it was waited for until it was gone
 
 
+@pytest.mark.slow
 def test_who_does_not_end_when_asked_is_killed(tmp_path):
     story = story_in(tmp_path)
     child = story.start("deaf", ["trap '' TERM; echo listens; while :; do sleep 0.05; done"])
@@ -51,6 +52,7 @@ def test_who_does_not_end_when_asked_is_killed(tmp_path):
     assert end(child.process, 0.1) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_wait_for_somebody_who_ended_says_what_he_said(tmp_path):
     story = story_in(tmp_path)
     child = story.start("board", ["echo no such robot; exit 4"])
@@ -58,6 +60,7 @@ def test_a_wait_for_somebody_who_ended_says_what_he_said(tmp_path):
         story.until(lambda: None, "the board was ready", 30.0, child)
 
 
+@pytest.mark.slow
 def test_a_wait_has_a_limit(tmp_path):
     with pytest.raises(StoryError, match=r"the policy drove: not within 0.2 s"):
         story_in(tmp_path).until(lambda: None, "the policy drove", 0.2)
@@ -90,6 +93,7 @@ def test_a_story_that_is_told_to_end_ends_as_by_ctrl_c(tmp_path):
     assert child.code == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_second_signal_leaves_no_child_behind(tmp_path):
     with pytest.raises(KeyboardInterrupt), story_in(tmp_path) as story:  # noqa: PT012
         last = story.start(

@@ -33,6 +33,7 @@ def _denormals_are_numbers_again():
     torch.set_flush_denormal(False)
 
 
+@pytest.mark.slow
 def test_the_papers_settings_are_the_defaults_of_an_id():
     learning = parse(["--env", "Hopper-v5"]).learning
     assert (learning.gamma, learning.batch, learning.steps_per_update, learning.n_step) == (0.99, 256, 20.0, 1)
@@ -41,6 +42,7 @@ def test_the_papers_settings_are_the_defaults_of_an_id():
     assert learning.rates.objective.critic_loss == "paper"
 
 
+@pytest.mark.slow
 def test_a_robot_brings_its_own_and_the_command_line_has_the_last_word():
     assert parse(["--robot", "balance_bot"]).learning.n_step == 3
     options = parse(["--robot", "balance_bot", "--n-step", "1", "--rates.critic-lr", "0.002", "--episode.seconds", "7"])
@@ -48,6 +50,7 @@ def test_a_robot_brings_its_own_and_the_command_line_has_the_last_word():
     assert options.learning.critic_hidden == (128, 128)
 
 
+@pytest.mark.slow
 def test_an_ablation_is_the_same_code_with_something_switched_off():
     sac = parse(["--env", "Hopper-v5", "--algorithm", "sac"]).learning.rates
     assert (sac.delay, sac.objective.critic_loss, sac.objective.target_actor) == (1, "mse", False)
@@ -55,6 +58,7 @@ def test_an_ablation_is_the_same_code_with_something_switched_off():
     assert not any([first.expected_value_substitution, first.twin_value_distributions, first.variance_based_bound])
 
 
+@pytest.mark.slow
 def test_every_shipped_setting_is_one_that_exists():
     for path in (ROOT / "edge_dsac" / "learn" / "presets").glob("*.toml"):
         assert parse(["--robot", path.stem]).learning.updates > 0

@@ -95,6 +95,7 @@ def said_by(capsys, *words):
 # Words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -108,6 +109,7 @@ def test_what_is_missing_beside_a_word_is_said(here, words, said):
         parse(words)
 
 
+@pytest.mark.slow
 def test_the_base_brings_its_horizon_and_widths_over_the_robots_own_settings(here):
     words = ["--robot", "balance_bot", "--base", "base.policy", "--from-logs", "one", "two"]
     options = parse(words)
@@ -129,6 +131,7 @@ def test_help_shows_how_logs_go_home(capsys):
 # What is refused, before anything is made
 
 
+@pytest.mark.slow
 def test_another_robots_log_is_refused_by_name(here, capsys):
     flown(here / "rover", spec=load_robot("rover"))
     code, said = said_by(capsys, "--base", "base.policy", "--from-logs", "one", "rover", "--out", "run")
@@ -138,12 +141,14 @@ def test_another_robots_log_is_refused_by_name(here, capsys):
     assert not (here / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_base_for_another_robot_is_refused(here, capsys):
     code = main(["train", "--robot", "rover", "--base", "base.policy", "--from-logs", "one", "--out", "run"])
     assert code == 3
     assert "was built for balance_bot" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_base_that_nobody_trusts_is_refused(here, capsys):
     (here / "keys" / "trusted" / "lab.pub").unlink()
     words = ["--base", "base.policy", "--from-logs", "one", "--out", "run"]
@@ -154,6 +159,7 @@ def test_a_base_that_nobody_trusts_is_refused(here, capsys):
     assert parse(["--robot", "balance_bot", *words, "--allow-unsigned"]).learning.n_step == 2
 
 
+@pytest.mark.slow
 def test_a_base_without_critics_is_said(here, capsys):
     (here / "bare.policy").write_bytes(bundle_bytes())
     code, said = said_by(capsys, "--base", "bare.policy", "--from-logs", "one")
@@ -304,6 +310,7 @@ def lineage(path, version=None, spec=BOT, actor=None, home=None, keys=(KEY.publi
     return lineage_of(path, version, keys, False, spec, actor, home)
 
 
+@pytest.mark.slow
 def test_a_child_names_its_parent_and_is_one_younger(tmp_path):
     parent = read_bundle(made_base(tmp_path), [KEY.public]).manifest.sha256
     assert lineage(tmp_path / "base.policy") == Lineage(parent, 4)
@@ -313,6 +320,7 @@ def test_a_child_names_its_parent_and_is_one_younger(tmp_path):
         lineage(tmp_path / "base.policy", 3)
 
 
+@pytest.mark.slow
 def test_a_false_parent_is_refused(tmp_path):
     path = made_base(tmp_path)
     with pytest.raises(BundleError, match="not trusted here"):

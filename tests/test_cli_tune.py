@@ -50,6 +50,7 @@ def test_a_budget_says_what_is_spent():
     assert budget.spent(1.0, 401.0) == "401 MB resident, 400 may be"
 
 
+@pytest.mark.slow
 def test_what_the_board_will_tune_in_a_flight_is_trusted_from_its_start(bot, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGE_DSAC_KEYS", str(tmp_path / "keys"))
     carried = small_carried(ObservationLayout(bot).size, len(bot.actions))

@@ -75,6 +75,7 @@ def test_each_kind_of_bad_frame_is_counted_by_its_name_and_the_next_one_is_read(
     assert reference.decode(stream, SIZES, SEED) == (packets, NONE | errors)
 
 
+@pytest.mark.slow
 def test_c_python_and_reference_agree_on_random_streams():
     found = compare.compare(SPEC, 250, seed := int(np.random.default_rng().integers(1 << 32)))
     print("seed", seed)
@@ -170,6 +171,7 @@ def drive_mad(ticks, seed):
     return seen
 
 
+@pytest.mark.slow
 def test_no_host_drives_the_board_past_its_limits_or_its_table_of_modes():
     seed = int(np.random.default_rng().integers(1 << 32))
     print("seed", seed)

@@ -113,9 +113,8 @@ def test_the_image_greets_tells_obeys_and_balances_by_itself_in_silence(board, b
     assert frame.battery_v == pytest.approx(11.1, abs=1e-3)
     assert frame.accel_m_s2[2] == pytest.approx(9.81, abs=0.3)
     assert bench.driven is None
-    ages_us = np.diff([frame.t_mcu_us for frame in host.frames])
-    # 200 frames a second by the board's own clock, which goes on while a busy machine runs something else: some intervals are longer.
-    assert (np.abs(np.array(ages_us) - 5000) < 250).mean() > 0.1
+    # 200 frames a second by the board's own clock, which goes on while a busy machine runs something else: until it is left alone.
+    host.until(lambda _: np.all(np.abs(np.diff([frame.t_mcu_us for frame in host.frames[-4:]]) - 5000) < 250))
 
     frame = host.obeyed(0.2, -0.1)
     frame = host.until(lambda f: f.board != BoardMode.ARMED or f.velocity_rad_s[0] > 1.0, (0.2, -0.1))

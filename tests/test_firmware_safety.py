@@ -257,6 +257,7 @@ def test_heartbeats_are_not_commands():
 # Faults.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("way", [1, -1])
 def test_a_body_beyond_0_8_rad_either_way_cuts_the_motors(axis, way):

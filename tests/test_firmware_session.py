@@ -106,6 +106,7 @@ def test_a_stranger_that_greets_a_driving_robot_ends_as_silence_does_and_not_in_
     assert board.mode == BoardMode.FALLBACK
 
 
+@pytest.mark.slow
 def test_half_a_second_of_silence_ends_the_link_and_a_heartbeat_keeps_it():
     board = BenchBoard().greet()
     for _ in range(20):

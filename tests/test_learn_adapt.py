@@ -7,6 +7,8 @@ import torch
 from edge_dsac.learn.adapt import Edit, Fixed, Full, LastLayer, LowRank, pairs
 from edge_dsac.learn.networks import make_params, mlp
 
+pytestmark = pytest.mark.slow  # torch takes seconds before its first gradient
+
 OBS, ACT = 5, 2
 ACTOR, CRITICS = (OBS, 8, 6, 2 * ACT), (OBS + ACT, 8, 6, 2)
 ANY = {"fixed": Fixed(), "full": Full(), "last layer": LastLayer(), "low rank": LowRank(1), "rank 3": LowRank(3)}

@@ -20,6 +20,8 @@ from edge_dsac.learn.opinions import compared
 from edge_dsac.learn.trainer import Learning
 from edge_dsac.learn.update import make_state
 
+pytestmark = pytest.mark.slow  # torch takes seconds before its first gradient
+
 
 @pytest.fixture(scope="module")
 def critics(tmp_path_factory):

@@ -148,6 +148,7 @@ def test_what_was_kept_does_not_hang_on_how_the_rows_came(tmp_path, keep, genera
     assert told[0]["rows"] == 400
 
 
+@pytest.mark.slow
 def test_more_rows_at_once_than_it_holds(tmp_path):
     buffer = buffer_in(tmp_path)
     assert buffer.extend(made_up(range(1000))) == 1000
@@ -335,6 +336,7 @@ class PowerCut(Disk):
                     file.write(tail[:length])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tail", [b"", b"\0" * 100_000, b"\xa5" * 100_000])
 def test_a_power_cut_loses_less_than_a_second(tmp_path, tail, generator):
     worst = 0
@@ -528,6 +530,7 @@ def test_on_a_disk_that_refuses_learning_goes_on_and_rows_are_written_later(tmp_
     assert buffer_in(tmp_path).total == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["oldest-out", "coverage"])
 def test_a_disk_that_is_full_for_ever_leaves_the_memory_bounded_and_the_newest_rows_in_it(tmp_path, keep):
     disk, clock = Refusing(), Clock()

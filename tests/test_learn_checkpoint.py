@@ -119,6 +119,7 @@ def another_progress(path):
     reseal(path, lambda words: words["progress"].update(unheard_of=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "damage"),
     [

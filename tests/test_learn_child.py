@@ -75,6 +75,7 @@ def test_a_childs_child_has_the_same_c_and_no_microcontrollers_object(bot, carri
         }
 
 
+@pytest.mark.slow
 def test_a_parent_without_c_has_a_child_without(bot, carried):
     child = read(make_child(read(policy_of(bot, carried)), carried, flown(bot, 400)["obs"], {}, None))
     assert not [name for name in child.files if name.startswith("native/")]

@@ -58,6 +58,7 @@ def test_a_student_comes_near_its_teacher_and_is_made_for_the_same_robot():
     assert done.rows == 3 * 300  # of 400 each, one block of a hundred is held out
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others():
     few = dataclasses.replace(QUICK, rounds=2, steps=10, check_every=5, batch=32)
     first, again = (distill(TEACHER, BOT, (8,), Drift(30), few) for _ in range(2))
@@ -95,6 +96,7 @@ def test_states_of_every_drive_are_kept_and_labelled_by_the_teacher():
     assert not {row.tobytes() for row in data.obs.numpy()} & {row.tobytes() for row in data.held_obs.numpy()}
 
 
+@pytest.mark.slow
 def test_the_student_itself_drives_what_it_learns_from():
     flights = Drift(30)
     distill(TEACHER, BOT, (8,), flights, dataclasses.replace(QUICK, steps=20, check_every=10))
@@ -149,6 +151,7 @@ def test_distilling_ends_when_two_drives_met_nothing_new():
     assert nothing_new(rounds(9.0, 0.5, 0.4, 0.6, 0.4))
 
 
+@pytest.mark.slow
 def test_an_early_end_still_gives_the_long_last_round():
     told = []
     done = distill(

@@ -140,6 +140,7 @@ def test_a_gain_in_seven_stretches_of_twelve_is_no_gain(seen):
     assert found.reasons[0].startswith("no gain by the critics")
 
 
+@pytest.mark.slow
 def test_weights_that_moved_at_random_are_no_gain(seen, generator):
     lucky = sum(judged(actor_of(0.6 * BEST + 0.3 * generator.standard_normal((ACT, OBS))), seen).passed for _ in range(20))
     assert lucky <= 2

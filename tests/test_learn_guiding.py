@@ -76,6 +76,7 @@ def test_an_offset_is_a_deviation_of_the_actor_within_its_bounds(parent):
 # ---- the child
 
 
+@pytest.mark.slow
 def test_a_guided_child_drives_by_its_guide_and_is_the_same_bytes_again(bot, parent, child):
     guide, bundle, data = child
     assert guided_child(*parent, flown(bot, 400)["obs"])[1] == data
@@ -88,6 +89,7 @@ def test_a_guided_child_drives_by_its_guide_and_is_the_same_bytes_again(bot, par
     assert all("critic-guided" in one.why for one in judge(bundle) if one.engine != "numpy")
 
 
+@pytest.mark.slow
 def test_who_looks_at_it_is_told(child, parent):
     _, bundle, _ = child
     assert "critic-guided" in name_of(bundle)
@@ -100,6 +102,7 @@ def test_who_looks_at_it_is_told(child, parent):
     assert isinstance(bundle.reference, GuidedActor)
 
 
+@pytest.mark.slow
 def test_a_guide_that_was_changed_is_not_the_one_that_was_signed(child):
     guide, bundle, _ = child
     other = make_guide_file(dataclasses.replace(guide, beta=1.0))
@@ -119,6 +122,7 @@ def test_a_guide_for_other_sizes_is_refused_when_the_child_is_made(bot, parent):
 # ---- the gate
 
 
+@pytest.mark.slow
 def test_the_gate_judges_the_action_that_would_drive(bot, parent, child):
     guide, _, _ = child
     _, carried = parent
@@ -141,6 +145,7 @@ def test_the_gate_judges_the_action_that_would_drive(bot, parent, child):
     assert np.abs(rows - guide.choose(seen[:40], deployed(actor, None, objective, torch.from_numpy(seen[:40])))).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_a_guide_that_answers_nan_does_not_pass(bot, parent, child):
     guide, _, _ = child
     _, carried = parent

@@ -43,6 +43,7 @@ def test_what_is_held_out_is_not_learnt_from_and_both_are_counted(bot, tmp_path)
     assert flight.told["dropped"]["gap"] == 1
 
 
+@pytest.mark.slow
 def test_the_rows_do_not_hang_on_the_order_of_the_names(bot, tmp_path):
     a, b, c = (flown(tmp_path / name, bot, count) for name, count in (("a", 60), ("b", 70), ("c", 65)))
     there, back = read(a, b, c, spec=bot), read(c, b, a, spec=bot)

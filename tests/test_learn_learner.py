@@ -16,6 +16,8 @@ from edge_dsac.learn.losses import Objective
 from edge_dsac.learn.tuning import tune
 from edge_dsac.learn.update import Rates
 
+pytestmark = pytest.mark.slow  # torch takes seconds before its first gradient
+
 KINDS = ["critic", "last-layer", "low-rank", "edit", "full"]
 ROWS = made_up_rows_of(300)
 

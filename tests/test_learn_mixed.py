@@ -13,6 +13,8 @@ from edge_dsac.learn.mixed import Mixed, Real, from_logs
 from edge_dsac.learn.replay import Replay
 from edge_dsac.learn.trainer import Learning, Trainer
 
+pytestmark = pytest.mark.slow  # torch takes seconds before its first gradient
+
 LOGGED = 7.0  # in the second entry of an observation; Valley's own is within 0 to 1
 
 
@@ -79,7 +81,6 @@ def trainer_in(folder, share=0.5, seen=None, logged=None, worlds=None):
     return Trainer(learning, worlds or Valleys(), updater, Checkpoints(folder, learning.capacity), {}, real=real)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("share", "logged"), [(0.5, 8), (0.0, 0)])
 def test_every_update_of_a_run_is_made_of_both(tmp_path, share, logged):
     seen = []
@@ -99,7 +100,6 @@ def test_a_checkpoint_holds_no_row_of_the_logs(tmp_path):
     assert max(float(part["obs"][:, 1].max()) for part in saved.replay) <= 1.0
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_on_ends_the_same_to_the_last_bit(tmp_path):
     whole = trainer_in(tmp_path / "whole")
     finish(whole)

@@ -152,6 +152,7 @@ def test_another_seed_does_not_pass_for_the_same(bot, tmp_path):
     assert not again(desk, tmp_path / "again")[-1].same
 
 
+@pytest.mark.slow
 def test_a_journal_without_flights_is_of_an_older_program(bot, tmp_path):
     desk = desk_in(tmp_path, bot)
     past = dataclasses.replace(read_session(desk.session.folder), events=[{"event": "round", "round": 1, "rows": 5}])

@@ -38,6 +38,7 @@ def leaves(tree):
     return [tree] if isinstance(tree, torch.Tensor) else [leaf for part in tree for leaf in leaves(part)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [Objective(), Objective(critic_loss="huber")], ids=["paper", "huber"])
 def test_four_seeds_in_one_update_learn_what_four_runs_learn(objective):
     rates = Rates(objective=objective)

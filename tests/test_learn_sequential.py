@@ -48,12 +48,14 @@ KINDS = (
 # Wrong acceptances. The standard error of 5 % of 3000 trials is .4 %.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_candidate_that_is_slightly_worse_is_seldom_accepted_however_often_one_looks(kind, generator):
     word, _ = first_words(0.02 * (noise_of(kind, generator) - 0.1))
     assert (word == "better").mean() <= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_candidate_that_is_the_same_is_seldom_accepted_or_condemned(kind, generator):
     word, _ = first_words(0.02 * noise_of(kind, generator))
@@ -164,6 +166,7 @@ def test_many_pairs_that_are_all_much_worse_are_not_better(effect, count, genera
     assert (decide(effect + 0.02 * generator.standard_normal((50, count)), DEMANDS) == "worse").all()
 
 
+@pytest.mark.slow
 def test_where_the_reward_has_decided_the_interval_has_left_zero(generator):
     """A report that calls a gain better and shows an interval with zero in it is not believed."""
     decided = {"better": 0, "worse": 0}

@@ -16,6 +16,8 @@ from edge_dsac.learn.checkpoint import Checkpoints
 from edge_dsac.learn.trainer import EPISODES, EXPLORE, NOISE, SAMPLE, Diverged, Learning, stream
 from edge_dsac.learn.update import Rates
 
+pytestmark = pytest.mark.slow  # torch takes seconds before its first gradient
+
 CHOICES = {
     "plain": {},
     "three steps, a ring that wraps": {"n_step": 3, "capacity": 64},
@@ -51,7 +53,6 @@ def numbers(rounds):
 # Stopped and gone on
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("choices", CHOICES.values(), ids=CHOICES)
 def test_a_run_that_was_stopped_between_rounds_ends_as_one_that_was_not(tmp_path, choices):
     whole = trainer_in(tmp_path / "whole", **choices)
@@ -71,7 +72,6 @@ def test_a_run_that_was_stopped_between_rounds_ends_as_one_that_was_not(tmp_path
     assert fingerprint(second) == fingerprint(whole)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("choices", CHOICES.values(), ids=CHOICES)
 def test_a_run_that_was_stopped_within_a_round_ends_as_one_that_was_not(tmp_path, choices, generator):
     whole = trainer_in(tmp_path / "whole", **choices)
@@ -85,7 +85,6 @@ def test_a_run_that_was_stopped_within_a_round_ends_as_one_that_was_not(tmp_path
     assert fingerprint(again) == fingerprint(whole)
 
 
-@pytest.mark.slow
 def test_a_run_that_was_killed_at_random_instants_ends_as_one_that_was_not(tmp_path):
     seed = int(os.environ.get("EDGE_DSAC_RANDOM", "12345"))
     print(f"seed {seed}")
@@ -116,7 +115,6 @@ def test_a_run_that_was_killed_at_random_instants_ends_as_one_that_was_not(tmp_p
 # Counting
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("envs", [1, 8])
 @pytest.mark.parametrize("steps_per_update", [4.0, 1.0, 0.5, 20.0])
 def test_updates_are_exact_and_environment_steps_follow(tmp_path, steps_per_update, envs):
@@ -154,7 +152,6 @@ def test_without_a_warm_up_the_first_update_waits_for_the_first_row(tmp_path):
     assert trainer.progress.updates == 4
 
 
-@pytest.mark.slow
 def test_the_learning_rates_pace_falls_to_its_final_share(tmp_path):
     paces = []
 
@@ -169,7 +166,6 @@ def test_the_learning_rates_pace_falls_to_its_final_share(tmp_path):
     assert np.diff(paces) == pytest.approx([-0.04] * 19)
 
 
-@pytest.mark.slow
 def test_the_actor_moves_every_other_update_through_all_rounds(tmp_path):
     actors = []
 
@@ -181,7 +177,6 @@ def test_the_actor_moves_every_other_update_through_all_rounds(tmp_path):
     assert actors == [True, False] * 5
 
 
-@pytest.mark.slow
 def test_a_long_horizon_does_not_end_the_run_in_its_value_check(tmp_path):
     class Undying(Valley):
         """A death would close every return behind it, however long the horizon."""
@@ -201,7 +196,6 @@ def test_a_long_horizon_does_not_end_the_run_in_its_value_check(tmp_path):
 # The best
 
 
-@pytest.mark.slow
 def test_the_best_checkpoint_is_that_of_the_best_evaluation_and_is_kept(tmp_path):
     trainer = trainer_in(tmp_path)
     means = iter([-5.0, -2.0, -3.0, -2.0])
@@ -228,7 +222,6 @@ class Spoilt(Valleys):
         return Valley(n, 7, 1e38)
 
 
-@pytest.mark.slow
 def test_rewards_too_large_to_learn_from_end_the_run_and_leave_the_checkpoint(tmp_path):
     with pytest.raises(Stop):
         finish(trainer_in(tmp_path), stop_after(21))
@@ -279,7 +272,6 @@ def test_settings_that_cannot_be_learnt_with_are_refused(wrong, said):
         Learning(**wrong)
 
 
-@pytest.mark.slow
 def test_it_learns(tmp_path):
     rates = Rates(critic_lr=3e-3, actor_lr=3e-3, alpha_lr=3e-3, tau=0.02)
     trainer = trainer_in(

@@ -229,6 +229,7 @@ def one_by_one(spec, records, n_step, gamma):
     return [np.concatenate(column) for column in zip(*rows, *[span.flush()] if span.open else [], strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_any_log_gives_the_rows_that_the_trainers_own_arithmetic_gives(bot, generator, n_step):
     records = eventful(bot, generator, 400)
@@ -242,6 +243,7 @@ def test_any_log_gives_the_rows_that_the_trainers_own_arithmetic_gives(bot, gene
     assert all(np.diff(rows.index.astype(int)) > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_step", [1, 2, 5])
 def test_the_same_log_in_other_chunks_gives_the_same_bits(bot, generator, n_step):
     records = eventful(bot, generator, 120)

@@ -18,6 +18,8 @@ from edge_dsac.records import Mode
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog.follow import Chunk
 
+pytestmark = pytest.mark.slow  # torch takes seconds before its first gradient
+
 EASY = Limits(least_observations=20, least_blocks=2)
 EAGER = Course(
     first_s=2.0, updates_per_row=1000.0, first_updates=20, candidate_updates=20, window_s=0.5, settle_s=0.1, pairs=6, limits=EASY
@@ -125,7 +127,6 @@ def test_what_makes_no_row_is_counted(desk):
 # ---- out
 
 
-@pytest.mark.slow
 def test_a_candidate_is_a_child_of_the_current_policy(proposed):
     ready = proposed()
     bundle, plan = ready.slots.candidate()
@@ -147,7 +148,6 @@ def test_a_candidate_is_a_child_of_the_current_policy(proposed):
     assert (plan.window_ticks, plan.settle_ticks, plan.pairs) == (hz // 2, hz // 10, 6)
 
 
-@pytest.mark.slow
 def test_the_envelope_holds_what_was_seen_and_keeps_out_what_is_far_off(proposed):
     ready = proposed()
     _, plan = ready.slots.candidate()
@@ -167,7 +167,6 @@ def test_the_envelope_holds_what_was_seen_and_keeps_out_what_is_far_off(proposed
     assert (low[opened] == -layout.clip[opened]).all()
 
 
-@pytest.mark.slow
 def test_the_next_candidate_waits_for_its_updates(proposed):
     ready = proposed()
     assert ready.session.of("round")[-1]["round"] == 4  # 20 updates, 5 a round
@@ -187,7 +186,6 @@ def test_what_the_gate_refuses_is_noted_and_never_reaches_the_folder(desk):
     assert not ready.session.of("candidate")
 
 
-@pytest.mark.slow
 def test_an_actor_that_may_not_change_with_critics_that_have_no_choice_is_refused_by_the_gate(desk):
     ready = desk(course=dataclasses.replace(EAGER, guidance=Guidance(reach=0.0, least=0.0)), recipe="critic")
     for _ in range(5):
@@ -211,7 +209,6 @@ def test_better_in_its_windows_makes_the_candidate_the_current_policy(proposed):
     assert ready.tuner.improve() == "learned"  # and learning goes on, on the new one
 
 
-@pytest.mark.slow
 def test_after_an_acceptance_the_next_candidate_is_its_child(proposed):
     ready = proposed()
     accepted = begin(ready)
@@ -228,7 +225,6 @@ def test_after_an_acceptance_the_next_candidate_is_its_child(proposed):
     assert ready.slots.current().identity == accepted
 
 
-@pytest.mark.slow
 def test_worse_in_its_windows_drops_it_and_the_parent_drives_on(proposed):
     ready = proposed()
     parent = ready.slots.current_path.read_bytes()
@@ -240,7 +236,6 @@ def test_worse_in_its_windows_drops_it_and_the_parent_drives_on(proposed):
     assert ready.tuner.attempt is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "decision"), [(Stage.ABORTED, "worse"), (Stage.INTERRUPTED, "no evidence"), (Stage.OVER, "no evidence")], ids=str
 )
@@ -256,7 +251,6 @@ def test_what_the_loop_ends_is_dropped_with_its_reason(proposed, stage, decision
     assert verdict["loop"] == {"windows": 3}
 
 
-@pytest.mark.slow
 def test_a_candidate_that_somebody_took_away_is_given_up(proposed):
     ready = proposed()
     ready.slots.drop("a person's word")
@@ -264,7 +258,6 @@ def test_a_candidate_that_somebody_took_away_is_given_up(proposed):
     assert "taken away" in ready.session.of("verdict")[0]["why"]
 
 
-@pytest.mark.slow
 def test_while_it_flies_without_a_verdict_nothing_is_decided(proposed):
     ready = proposed()
     begin(ready)
@@ -274,7 +267,6 @@ def test_while_it_flies_without_a_verdict_nothing_is_decided(proposed):
     assert not ready.session.of("verdict")
 
 
-@pytest.mark.slow
 def test_a_word_about_another_candidate_is_not_believed(proposed):
     ready = proposed()
     ready.slots.disk.put(
@@ -284,7 +276,6 @@ def test_a_word_about_another_candidate_is_not_believed(proposed):
     assert ready.slots.candidate() is not None
 
 
-@pytest.mark.slow
 def test_a_verdict_that_comes_too_late_drops_the_candidate_and_the_tuner_goes_on(proposed, monkeypatch):
     """Between the look at the outcome and the acceptance the loop's guard takes it off."""
     ready = proposed()
@@ -303,7 +294,6 @@ def test_a_verdict_that_comes_too_late_drops_the_candidate_and_the_tuner_goes_on
     assert ready.tuner.improve() == "learned"
 
 
-@pytest.mark.slow
 def test_windows_come_out_of_the_log_by_the_name_in_every_step(proposed):
     """The old one drives and leans, the new one drives upright, in turn; nobody hands the windows over."""
     ready = proposed()
@@ -325,7 +315,6 @@ def test_windows_come_out_of_the_log_by_the_name_in_every_step(proposed):
     assert {one["ticks"] for one in flew} == {ticks}
 
 
-@pytest.mark.slow
 def test_a_candidate_that_is_not_the_plans_is_not_read(proposed):
     ready = proposed()
     ready.tuner.read_windows(ready.tuner.attempt, Chunk(7, flown(ready.spec, 200, 99, 5000), False))
@@ -335,7 +324,6 @@ def test_a_candidate_that_is_not_the_plans_is_not_read(proposed):
 # ---- others' hands
 
 
-@pytest.mark.slow
 def test_another_hand_on_the_folder_stops_the_tuner(proposed):
     ready = proposed()
     parent = ready.slots.current()
@@ -348,7 +336,6 @@ def test_another_hand_on_the_folder_stops_the_tuner(proposed):
     assert read_bundle(ready.slots.current_path.read_bytes(), (), allow_unsigned=True).manifest.version == 9
 
 
-@pytest.mark.slow
 def test_an_undo_stops_the_tuner(proposed):
     ready = proposed()
     begin(ready)
@@ -359,7 +346,6 @@ def test_an_undo_stops_the_tuner(proposed):
         ready.tuner.improve()
 
 
-@pytest.mark.slow
 def test_only_a_trial_that_has_begun_can_be_judged(proposed):
     """Slots.accept(judged): a sequential test may stop a trial early, but not before it began, nor one that was cut short."""
     ready = proposed()
@@ -378,7 +364,6 @@ def test_only_a_trial_that_has_begun_can_be_judged(proposed):
 # ---- after a kill
 
 
-@pytest.mark.slow
 def test_a_round_that_the_journal_names_and_no_state_has_is_done_again(desk):
     ready = desk(NEVER)
     for _ in range(3):
@@ -392,7 +377,6 @@ def test_a_round_that_the_journal_names_and_no_state_has_is_done_again(desk):
     assert ready.session.load().round == 3
 
 
-@pytest.mark.slow
 def test_a_session_that_is_whole_goes_on_where_it_was(desk):
     ready = desk(NEVER)
     for _ in range(3):
@@ -413,7 +397,6 @@ def test_the_first_round_too_is_done_again(desk):
     assert same_state(ready.learner, whole)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["two states", "rows"])
 def test_where_more_is_missing_than_one_round_the_tuner_says_so(desk, lost):
     ready = desk(NEVER)
@@ -428,7 +411,6 @@ def test_where_more_is_missing_than_one_round_the_tuner_says_so(desk, lost):
         ready.killed()
 
 
-@pytest.mark.slow
 def test_a_candidate_on_trial_is_found_again(proposed):
     ready = proposed()
     identity = ready.tuner.attempt.identity
@@ -458,7 +440,6 @@ def dies(*words, **more):
     raise Killed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("instant", ["before", "after"])
 def test_killed_while_it_proposes_it_knows_its_candidate_or_has_none(desk, monkeypatch, instant):
     ready = desk()
@@ -481,7 +462,6 @@ def test_killed_while_it_proposes_it_knows_its_candidate_or_has_none(desk, monke
     assert (ready.tuner.attempt.identity if ready.tuner.attempt else None) == (flying[0].identity if flying else None)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("gain", "word"), [(+0.1, "better"), (-0.1, "worse")])
 def test_killed_after_the_verdict_was_noted_it_does_what_was_decided(proposed, monkeypatch, gain, word):
     """A verdict is given once: the trial that it ended is not judged anew, on windows that are gone."""
@@ -502,7 +482,6 @@ def test_killed_after_the_verdict_was_noted_it_does_what_was_decided(proposed, m
     assert len(ready.session.of("verdict")) == 1
 
 
-@pytest.mark.slow
 def test_killed_between_a_round_and_its_candidate_the_candidate_has_the_same_weights(desk, proposed, monkeypatch, tmp_path):
     unharmed = proposed()
     wanted = unharmed.session.of("candidate")[0]["weights"]
@@ -522,7 +501,6 @@ def test_killed_between_a_round_and_its_candidate_the_candidate_has_the_same_wei
     assert ready.tuner.attempt is not None
 
 
-@pytest.mark.slow
 def test_a_session_goes_on_after_its_child_was_accepted_and_on_nobody_elses_policy(proposed):
     ready = proposed()
     begin(ready)

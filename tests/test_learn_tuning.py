@@ -13,6 +13,8 @@ from edge_dsac.learn.networks import Shape, action_distribution
 from edge_dsac.learn.tuning import Fixtures, Recipe, make_tune_state, tune
 from edge_dsac.learn.update import Rates, make_state, update
 
+pytestmark = pytest.mark.slow  # torch takes seconds before its first gradient
+
 OBS, ACT, ROWS = 4, 2, 12
 SHAPE = Shape(OBS, ACT, (6, 6), (6, 6))
 BOUNDS = -torch.ones(ACT, dtype=torch.float64), torch.ones(ACT, dtype=torch.float64)

@@ -32,7 +32,7 @@ class FakeBoard:
         self.obeys = True
 
     def clock(self):
-        self.now_ns += 100
+        self.now_ns += 1000
         return self.now_ns
 
     def sleep(self, seconds):

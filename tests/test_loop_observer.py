@@ -166,6 +166,7 @@ def test_a_closed_path_can_be_followed_for_ever():
         assert tracker.along_m == pytest.approx(along, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [BOT, ROVER], ids=lambda spec: spec.model)
 def test_a_batch_gives_each_robot_what_it_would_get_alone(spec):
     generator = np.random.default_rng(11)

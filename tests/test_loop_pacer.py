@@ -32,6 +32,7 @@ def make_pacer(overshoot_ns=0, period_ns=1_000_000):
     return fake, pacer
 
 
+@pytest.mark.slow
 def test_deadlines_stay_on_one_grid_whatever_the_work_takes():
     fake, pacer = make_pacer()
     first = pacer.deadline_ns
@@ -71,6 +72,7 @@ def test_the_idle_time_before_a_deadline_is_used_for_two_rehearsals():
     assert len(begun) == 100
 
 
+@pytest.mark.slow
 def test_no_rehearsal_begins_without_room_for_twice_its_length():
     fake, pacer, begun = rehearsing([100_000])
     for _ in range(200):

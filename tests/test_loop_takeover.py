@@ -191,6 +191,7 @@ def test_the_socket_is_for_this_user_alone_and_is_gone_afterwards(place):
     assert not place.exists()
 
 
+@pytest.mark.slow
 def test_what_is_sent_arrives(place):
     came = threading.Event()
     takeover = Takeover(2, 4)
@@ -294,6 +295,7 @@ def test_a_lap_from_a_file(tmp_path):
 # ---- exploration
 
 
+@pytest.mark.slow
 def test_the_noise_is_slow_bounded_seeded_and_of_the_size_asked_for():
     noise = draw(2, 0.1, 100, seed=4, ticks=20_000)
     assert np.array_equal(noise, draw(2, 0.1, 100, seed=4, ticks=20_000))

@@ -143,6 +143,7 @@ def test_mcap_on_a_robot_says_what_is_missing(bot, tmp_path):
     assert done.stderr.strip() == "edge-dsac log: MCAP export needs the package mcap: pip install 'edge_dsac[log]'"
 
 
+@pytest.mark.slow
 def test_the_robots_code_is_python_3_10():
     """Grammar alone; ast knows no newer one than asked for."""
     with pytest.raises(SyntaxError):

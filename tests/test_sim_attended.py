@@ -27,6 +27,7 @@ def robot(bot):
     return Attended(SinglePlant(bot, 1, load_ranges("hidden")), after_s=0.5)
 
 
+@pytest.mark.slow
 def test_a_fallen_robot_is_put_on_its_wheels_once_its_motors_have_been_off(bot, robot):
     driven_until_it_lies(robot)
     for _ in range(499):
@@ -54,6 +55,7 @@ def test_it_is_the_same_robot_afterwards(robot):
     driven_until_it_lies(robot)  # and it can fall again
 
 
+@pytest.mark.slow
 def test_nobody_reaches_for_a_robot_whose_motors_are_on(robot):
     driven_until_it_lies(robot)
     for _ in range(20):

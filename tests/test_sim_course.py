@@ -92,6 +92,7 @@ def test_the_obstacle_walks_straight_at_its_own_speed_until_it_is_cleared():
     assert obstacle.gap_m(ORIGIN)[0] > 100.0
 
 
+@pytest.mark.slow
 def test_a_plant_moves_the_obstacle_by_the_boards_clock(rover):
     rollout = Rollout(rover, 1, 0)
     rollout.plant.obstacle.send([0], np.array([[3.0, 0.0]]), np.array([[-0.5, 0.0]]))

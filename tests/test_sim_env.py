@@ -41,6 +41,7 @@ def test_gymnasiums_own_checker_has_nothing_to_say(name):
     check_env(gym.make(name).unwrapped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IDS)
 def test_both_ids_make_one_and_many(name):
     env = gym.make(name, seconds=1.0)
@@ -52,6 +53,7 @@ def test_both_ids_make_one_and_many(name):
     assert isinstance(many.unwrapped, RobotVectorEnv)  # one batch, not three environments in a row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_seeded_reset_reproduces_the_run(name):
     env = RobotEnv(name)
@@ -71,6 +73,7 @@ def test_a_reset_without_a_seed_goes_on_with_another_robot(name):
     assert env.many.rollout.plant.drawn["mass_scale"] != masses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_vector_of_one_is_the_plain_environment(name):
     plain, earned = run_of(RobotEnv(name), 5)
@@ -79,6 +82,7 @@ def test_a_vector_of_one_is_the_plain_environment(name):
     assert np.array_equal(earned_by_many[:, 0], earned)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_observations_stay_in_their_space_under_any_action(name, generator):
     env = RobotVectorEnv(name, 6)
@@ -129,6 +133,7 @@ def test_a_fallen_robot_terminates_and_is_not_truncated(bot):
     assert info["fallen"]
 
 
+@pytest.mark.slow
 def test_a_robot_that_falls_at_the_last_tick_has_fallen(bot):
     def first_end(seconds):
         env = RobotEnv(bot, randomization="nominal", seconds=seconds)
@@ -144,6 +149,7 @@ def test_a_robot_that_falls_at_the_last_tick_has_fallen(bot):
     assert first_end((ticks - 1) / 100) == (ticks - 1, False, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_time_out_truncates_and_does_not_terminate(name):
     spec = load_robot(name)
@@ -156,6 +162,7 @@ def test_time_out_truncates_and_does_not_terminate(name):
         assert truncated == (tick == last)
 
 
+@pytest.mark.slow
 def test_a_rover_that_leaves_its_path_terminates(rover):
     env = RobotEnv(rover, randomization="nominal", obstacle=False, leave_path_m=0.05)
     env.reset(seed=1)
@@ -209,6 +216,7 @@ def test_the_step_after_an_end_shows_the_new_robot_and_earns_nothing(bot):
     assert reward[1] != 0.0
 
 
+@pytest.mark.slow
 def test_the_action_of_the_step_after_an_end_does_nothing_to_the_new_robot(bot):
     # It was chosen for the robot that fell.
     (wild, _), (calm, _) = fallen_vector(bot), fallen_vector(bot)
@@ -222,6 +230,7 @@ def test_the_action_of_the_step_after_an_end_does_nothing_to_the_new_robot(bot):
     assert np.array_equal(reward, reward_calm)
 
 
+@pytest.mark.slow
 def test_every_episode_of_a_vector_has_the_same_number_of_steps(bot):
     env = RobotVectorEnv(bot, 1, randomization="nominal", seconds=0.1)
     env.reset(seed=1)
@@ -230,6 +239,7 @@ def test_every_episode_of_a_vector_has_the_same_number_of_steps(bot):
     assert [i for i, end in enumerate(ends) if end] == [9, 20, 31]
 
 
+@pytest.mark.slow
 def test_a_robot_is_not_touched_by_its_neighbours_new_beginning(bot):
     # Every source of chance off, and a history longer than the shipped robots': what robot 0 sees depends on robot 0 alone.
     spec = dataclasses.replace(

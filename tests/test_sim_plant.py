@@ -61,6 +61,7 @@ def run_of(spec, n, seed, ranges=None, ticks=150):
     return np.array(track)
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_trajectory_and_another_seed_another(robot):
     full = load_ranges("full")
     first = run_of(robot, 3, 7, full)
@@ -73,6 +74,7 @@ def test_robots_of_one_batch_differ_from_each_other(robot):
     assert not np.allclose(track[-1, 0], track[-1, 1])
 
 
+@pytest.mark.slow
 def test_the_first_robot_of_sixteen_moves_as_the_only_one_would(robot):
     # Holds where nothing but the lean at reset is drawn: the first draw of a generator does not depend on how many follow.
     # What the sensors add does depend on it, so the poses are compared, not the readings.
@@ -81,6 +83,7 @@ def test_the_first_robot_of_sixteen_moves_as_the_only_one_would(robot):
     assert np.array_equal(many[:, 0, poses], one[:, 0, poses])
 
 
+@pytest.mark.slow
 def test_robots_put_down_alike_stay_alike(robot):
     plant = Plant(robot, 16, 3)
     plant.place(np.ones(16, bool), np.zeros((16, 2)), np.zeros(16))
@@ -131,6 +134,7 @@ def test_a_larger_wheel_stands_higher_by_its_radius(robot):
 # Motors and battery
 
 
+@pytest.mark.slow
 def test_motors_off_brake_on_their_own_back_emf(rover):
     coasting, driven = upright(rover), upright(rover)
     for plant in (coasting, driven):
@@ -163,6 +167,7 @@ def test_the_battery_sags_by_its_resistance_times_the_stall_current(bot):
     assert plant.battery_v()[0] == 11.1
 
 
+@pytest.mark.slow
 def test_a_sagging_battery_drives_slower(rover):
     speeds = []
     for scale, ohm in ((1.0, 0.0), (1.0, 2.0), (0.8, 0.0)):
@@ -191,6 +196,7 @@ def test_a_duty_inside_the_dead_band_does_not_move_and_one_above_does(rover):
     assert above.truth().position_m[0, 0] > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay_ticks", [0, 2, 20, 60])
 def test_a_command_acts_only_after_the_actuator_delay(robot, delay_ticks):
     plant = upright(robot, delay_s=delay_ticks / robot.rates.board_hz)
@@ -232,6 +238,7 @@ def test_wheels_that_drive_forward_throw_the_body_back(bot, duty):
     assert np.sign(plant.sense().gyro_rad_s[0, 1]) == -np.sign(duty)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("duty", [0.3, -0.3])
 def test_right_forward_and_left_back_turns_left(robot, duty):
     plant, turned = upright(robot), 0.0
@@ -334,6 +341,7 @@ def test_a_lean_beyond_a_quarter_turn_is_still_told_as_one(bot, pitch_rad):
     assert plant.truth().pitch_rad[0] == pytest.approx(pitch_rad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("common", "differential"), [(0.4, 0.0), (-0.4, 0.0), (0.2, 0.5), (0.2, -0.5)])
 def test_what_the_observer_believes_of_a_rover_is_what_is_true(rover, common, differential):
     rollout = Rollout(rover, 1, 0, ranges_with())
@@ -348,6 +356,7 @@ def test_what_the_observer_believes_of_a_rover_is_what_is_true(rover, common, di
     assert np.sign(np.round(truth.yaw_rate_rad_s[0], 1)) == np.sign(differential)  # the second action, positive, turns left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("speed_m_s", "yaw_rate_rad_s"), [(0.4, 1.0), (-0.4, -1.0)])
 def test_what_the_observer_believes_of_a_balancing_robot_is_what_is_true(bot, speed_m_s, yaw_rate_rad_s):
     rollout, baseline = Rollout(bot, 1, 0, ranges_with()), make_baseline(bot)

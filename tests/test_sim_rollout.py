@@ -60,6 +60,7 @@ def test_a_tick_lasts_one_control_period(bot, rover):
         assert float(rollout.plant.batch.bind("time")[0]) == pytest.approx(5 / spec.rates.control_hz)
 
 
+@pytest.mark.slow
 def test_wheel_speed_is_the_difference_of_counts_over_one_sensor_period(rover):
     rollout = Rollout(rover, 1, 0)
     for _ in range(100):

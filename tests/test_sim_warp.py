@@ -70,6 +70,7 @@ def test_the_same_robots_move_alike_in_both_engines(robot):
     assert np.array_equal(exact.drawn["mass_scale"], single.drawn["mass_scale"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RANDOMIZED)
 def test_what_is_randomized_makes_more_of_a_difference_than_the_engines_may(robot, name):
     """So that the test above would fail if it did not arrive."""

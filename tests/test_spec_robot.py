@@ -160,6 +160,7 @@ def line_number(text, wanted):
     return next(i for i, line in enumerate(text.splitlines(), 1) if wanted in line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("robot", "old", "new", "key", "expected", "got", "advice", "named"), BROKEN, ids=[f"{row[3]}-{i}" for i, row in enumerate(BROKEN)]
 )
@@ -251,6 +252,7 @@ def tables_of(kind=RobotSpec, path=""):
                 yield from tables_of(inner, f"{path}.{name}" if path else name)
 
 
+@pytest.mark.slow
 def test_a_key_that_no_table_knows_is_an_error_in_every_table(bot, rover):
     seen = set()
     for spec in (bot, rover):
@@ -283,6 +285,7 @@ def attributes_read():
     }
 
 
+@pytest.mark.slow
 def test_every_key_is_read_by_somebody():
     """A fact that nobody reads is a promise that nobody keeps."""
     read = attributes_read()
@@ -342,6 +345,7 @@ FINGERPRINTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("robot", "old", "new", "firmware", "policy"),
     FINGERPRINTS,
@@ -375,6 +379,7 @@ def test_joints_in_another_order_are_another_robot(bot):
     assert other.policy_fingerprint != bot.policy_fingerprint
 
 
+@pytest.mark.slow
 def test_fingerprints_are_sixteen_hex_digits_and_do_not_depend_on_the_process(bot):
     assert re.fullmatch(r"[0-9a-f]{16}", bot.firmware_fingerprint)
     code = "from edge_dsac.spec.robot import load_robot as l; print(l('balance_bot').firmware_fingerprint, l('balance_bot').policy_fingerprint)"

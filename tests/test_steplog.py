@@ -360,6 +360,7 @@ def open_header(data):
     return unpack_header(data, "here")
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
 @given(share=st.floats(0, 1))
 @example(share=1.0)
@@ -376,6 +377,7 @@ def test_a_segment_cut_anywhere_gives_every_step_before_the_cut(segment_of_five,
     assert (log.torn, log.dropped_bytes) == (0, (cut - start) % layout.bytes)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
 @given(share=st.floats(0, 1, exclude_max=True))
 @example(share=0.0)
@@ -596,6 +598,7 @@ def tiny_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("mount") is None, reason="no mount command")
 def test_on_a_really_full_disk_a_write_is_whole_or_undone(bot, tmp_path, tiny_disk, capsys):
     ballast = tiny_disk / "ballast"

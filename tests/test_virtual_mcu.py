@@ -184,6 +184,7 @@ def test_drop_loses_that_share_of_the_frames(fly):
     assert lost <= flight.board.from_board.touched <= lost + 5  # the last ones are not missed yet
 
 
+@pytest.mark.slow
 def test_drop_of_all_is_silence_until_it_ends(fly):
     flight = fly("drop:board=1@0.1+0.6").run(0.9)
     assert [type(event) for event in flight.link.events()] == [LinkUp, LinkDown, LinkUp]
@@ -217,6 +218,7 @@ def test_reorder_brings_a_frame_after_its_successor(fly):
     assert (np.diff(flight.column("t_mcu_us")) == 10_000).sum() >= 10  # where the late one was passed over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bitflip", "byteloss"])
 def test_damaged_frames_are_counted_and_never_used(fly, kind):
     flight = fly(f"{kind}:board=0.3@0.1", speed_rad_s=1.0).run(0.7)
@@ -251,6 +253,7 @@ def test_stall_is_a_board_that_stands_still_and_goes_on(fly):
     assert (flight.counters.lost, flight.board.boots) == (0, 1)
 
 
+@pytest.mark.slow
 def test_disconnect_takes_the_port_away_for_its_duration_and_brings_another(library, tmp_path):
     cable = Pty(tmp_path / "board")
     cable.plug()
@@ -306,6 +309,7 @@ def test_a_machine_that_stood_still_does_not_replay_the_past(library, tmp_path):
     assert served.skipped_ticks == pytest.approx(3000, abs=1)
 
 
+@pytest.mark.slow
 def test_brownout_is_a_new_boot_with_its_counters_at_zero(fly):
     flight = fly("brownout@0.4", speed_rad_s=5.0).run(0.8)
     assert flight.board.boots == 2

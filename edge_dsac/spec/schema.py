@@ -14,6 +14,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 if sys.version_info >= (3, 11):
@@ -49,6 +50,12 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         raise SpecError(f"{source}: not valid TOML: {error}") from None
 
 
+@lru_cache
+def shape_of(kind: type) -> tuple[dict[str, Any], dict[str, dataclasses.Field[Any]]]:
+    """A dataclass's types and fields by name. Looked up once: it is most of the time that reading a robot file takes."""
+    return typing.get_type_hints(kind), {field.name: field for field in dataclasses.fields(kind)}
+
+
 class Reader:
     """Walks one TOML document; remembers its text so that every complaint can name a line."""
 
@@ -60,8 +67,7 @@ class Reader:
         """One table as one dataclass; `path` is dotted, with [i] for the i-th of an array of tables."""
         if not isinstance(table, Mapping):
             raise self.error(path, "a table", repr(table))
-        hints = typing.get_type_hints(kind)
-        fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        hints, fields = shape_of(kind)
         for key in table:
             if key not in fields:
                 raise self.unknown_key(path, key, list(fields))
