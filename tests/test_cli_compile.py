@@ -1,7 +1,10 @@
 """A run becomes a policy file, and a policy file an engine: `compile`, `profile`, and what `run` opens."""
 
+import contextlib
 import dataclasses
+import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -110,7 +113,7 @@ def test_what_is_no_run_and_what_is_there_already_is_said(tmp_path, keys, capsys
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A good actor, compiled and signed: (folder, environment's keys, what compile said)."""
+    """A folder with a good actor, what it saw, and a key."""
     folder = tmp_path_factory.mktemp("compiled")
     actor = balancing_actor(BOT)
     (folder / "actor.npz").write_bytes(make_actor_file(list(actor.layers), actor.activation, BOT))
@@ -120,21 +123,35 @@ def made(tmp_path_factory):
     return folder
 
 
+def words_for(folder, out, *more):
+    words = ["compile", folder / "actor.npz", "--robot", "balance_bot", "--out", folder / out, "--observations", folder / "seen.npz"]
+    return [str(word) for word in [*words, "--episodes", "8", "--json", *more]]
+
+
 def compile_again(folder, out, monkeypatch, capsys, *more):
     monkeypatch.setenv("EDGE_DSAC_KEYS", str(folder / "keys"))
-    words = ["compile", folder / "actor.npz", "--robot", "balance_bot", "--out", folder / out, "--observations", folder / "seen.npz"]
-    code = main([str(word) for word in [*words, "--episodes", "16", "--json", *more]])
-    return code, capsys.readouterr()
+    return main(words_for(folder, out, *more)), capsys.readouterr()
+
+
+NAMED = ("--name", "a", "--episodes", "16")  # in eight, no interval is narrow enough for int8
+
+
+@pytest.fixture(scope="module")
+def whole(made):
+    """(the policy file, what compile said)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_DSAC_KEYS", str(made / "keys"))
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            assert main(words_for(made, "a.policy", *NAMED)) == 0
+    return made / "a.policy", json.loads(said.getvalue())
 
 
 @pytest.mark.slow
-def test_a_policy_file_is_made_whole_signed_and_the_same_each_time(made, monkeypatch, capsys):
-    code, said = compile_again(made, "a.policy", monkeypatch, capsys, "--name", "a")
-    assert code == 0, said.err
-    summary = json.loads(said.out)
-    assert summary["precision"] == "int8"
+def test_a_policy_file_is_made_whole_signed_and_the_same_each_time(made, whole, monkeypatch, capsys):
+    assert whole[1]["precision"] == "int8"
     assert (made / "a.report.png").read_bytes().startswith(b"\x89PNG")
-    assert compile_again(made, "b.policy", monkeypatch, capsys, "--name", "a")[0] == 0
+    assert compile_again(made, "b.policy", monkeypatch, capsys, *NAMED)[0] == 0
     assert (made / "a.policy").read_bytes() == (made / "b.policy").read_bytes()
     assert main(["verify", str(made / "a.policy"), "--robot", "balance_bot", "--json"]) == 0
     engines = {one["engine"]: one["result"] for one in json.loads(capsys.readouterr().out)["engines"]}
@@ -156,9 +173,10 @@ def test_a_precision_that_is_asked_for_is_taken_if_it_passes(made, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_profile_measures_what_passes_and_writes_the_choice_run_follows(made, monkeypatch, capsys):
-    assert compile_again(made, "p.policy", monkeypatch, capsys)[0] == 0
-    words = ["-m", "edge_dsac.cli.main", "profile", str(made / "p.policy"), "--choose", "--json"]
+def test_profile_measures_what_passes_and_writes_the_choice_run_follows(made, whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_DSAC_KEYS", str(made / "keys"))
+    policy = shutil.copy(whole[0], tmp_path / "p.policy")
+    words = ["-m", "edge_dsac.cli.main", "profile", str(policy), "--choose", "--json"]
     words += ["--seconds", "0.5", "--idle", "0.1", "--idle-calls", "1"]  # in a process of its own: it asks for real time
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -168,7 +186,7 @@ def test_profile_measures_what_passes_and_writes_the_choice_run_follows(made, mo
     for by in found["engines"].values():
         assert by["alone"]["count"] == by["busy"]["count"] == 500
         assert by["idle"]["count"] == 1
-    assert open_policy(str(made / "p.policy"), BOT).said.startswith(f"{found['best']} (p99.9 of")
+    assert open_policy(str(policy), BOT).said.startswith(f"{found['best']} (p99.9 of")
 
 
 @pytest.mark.slow

@@ -197,7 +197,7 @@ def test_a_robots_policy_is_one_the_loop_can_load(tmp_path):
     from edge_dsac.bundle.actor import load_actor
     from edge_dsac.spec.robot import load_robot
 
-    done = train("--robot", "balance_bot", *TINY, "--envs", "4", "--out", "run", "--film-s", "0", cwd=tmp_path)
+    done = train("--robot", "balance_bot", *TINY, "--envs", "4", "--episode.seconds", "1", "--out", "run", "--film-s", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     actor = load_actor(tmp_path / "run" / "policy.npz", load_robot("balance_bot"))
     assert [layer[0].shape for layer in actor.layers] == [(16, actor.obs_scale.size), (16, 16), (2, 16)]
