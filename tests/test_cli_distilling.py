@@ -11,6 +11,7 @@ from edge_dsac.bundle.actor import make_actor_file
 from edge_dsac.bundle.gate import Comparison
 from edge_dsac.bundle.manifest import BundleError, Precision
 from edge_dsac.bundle.package import read_bundle
+from edge_dsac.cli import budget
 from edge_dsac.cli.budget import LADDER, BudgetError, Ladder, sizes_within
 from edge_dsac.cli.distilling import Judged, LossError, refuse_loss, widths_of, within_budget
 from edge_dsac.cli.judging import JudgingOptions, record_set
@@ -82,6 +83,30 @@ def test_the_sizes_that_fit_are_smaller_than_the_teacher_and_the_largest_comes_f
 def test_a_budget_that_nothing_keeps_is_an_error_with_the_best_figure():
     with pytest.raises(BudgetError, match="--budget-us 0.5: no size down to 8x8 .* p99 of 0.8 us"):
         sizes_within(TEACHER, BOT, 0.5, lambda text: None, made_up_times(9.0, 0.1))
+
+
+def test_less_work_takes_no_longer_whatever_was_measured():
+    """48x48 was hit by something else; the teacher, which is larger, was within the budget."""
+
+    def time(actors, spec, calibration, precision):
+        return {name: {"p99_us": {"teacher": 9.0, "48x48": 90.0}.get(name, 4.0)} for name in actors}
+
+    assert sizes_within(TEACHER, BOT, 10.0, lambda text: None, time).fitting == LADDER[5:]
+
+
+def test_a_burst_of_something_else_costs_its_turns_and_not_the_figure(monkeypatch):
+    turn = iter(range(100))
+
+    def timed(engine, seen, calls, period_s):
+        slow = calls == 200 and next(turn) in (2, 3, 9)  # 3 of 12 turns
+        return [200_000 if slow and i % 10 == 0 else 5_000 for i in range(calls)]
+
+    monkeypatch.setattr(budget, "timed", timed)
+    monkeypatch.setattr(budget, "ask_for_realtime", list)
+    figures = budget.p99s_us({"one": None}, np.zeros((4, 3), np.float32))["one"]
+    assert figures["p99_us"] == 5.0
+    assert figures["max_us"] == 200.0
+    assert figures["count"] == 12 * 200
 
 
 class MadeUpDistillery:

@@ -67,7 +67,7 @@ class Reader:
         """One table as one dataclass; `path` is dotted, with [i] for the i-th of an array of tables."""
         if not isinstance(table, Mapping):
             raise self.error(path, "a table", repr(table))
-        hints, fields = shape_of(kind)
+        hints, fields = shape_of(kind)  # type: ignore[arg-type]  # a class is hashable, whatever mypy knows of it
         for key in table:
             if key not in fields:
                 raise self.unknown_key(path, key, list(fields))
