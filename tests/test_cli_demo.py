@@ -142,8 +142,10 @@ def test_a_folder_with_another_policy_is_not_called_undone(bot, tmp_path, monkey
 
 @pytest.mark.slow
 def test_the_whole_story_with_tiny_sizes(bot, tmp_path):
-    """A policy of 8 updates only falls, so nothing is accepted: every command, file and wait is there all the same."""
-    telling = Telling(updates=8, episodes=1, drive=Drive("balance_bot", 2.0), tuning=Field(minutes=0.05, first_updates=200))
+    """A policy of 8 updates only falls, so nothing is accepted: every command, file and wait is there all the same.
+
+    The cable is pulled 3.6 s after the board has started: by then the slowest machine has its loop."""
+    telling = Telling(updates=8, episodes=1, drive=Drive("balance_bot", 8.0), tuning=Field(minutes=0.05, first_updates=200))
     out, said = tmp_path / "out", tmp_path / "said"
     with said.open("w+") as to, Story(out, 6, to) as story:
         assert whole_story(story, telling) == 0

@@ -74,6 +74,11 @@ def test_where_the_compiler_fails_it_is_said_and_nothing_is_loaded(tmp_path, mon
 # ---- with one
 
 
+def one_layer(**words):
+    """A second one would only be compiled again."""
+    return small_carried(hidden=(8,), **words)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled") / "updates"
@@ -84,11 +89,11 @@ def folder(tmp_path_factory):
 def test_compiled_and_plain_come_to_the_same_within_rounding(folder):
     """Three updates, of which the first and the third move the actor. Low rank has the most to it; a compilation takes a minute."""
     tuning = dataclasses.replace(SMALL, recipe="low-rank", round_updates=3)
-    plain = Learner(small_carried(), tuning)
-    fast = Learner(small_carried(), tuning, compiled(plain, folder))
+    plain = Learner(one_layer(), tuning)
+    fast = Learner(one_layer(), tuning, compiled(plain, folder))
     told, said = fast.round(ROWS, 1), plain.round(ROWS, 1)
     assert said == pytest.approx(told, rel=1e-5, abs=1e-5)
-    begun = flatten(Learner(small_carried(), tuning).state)
+    begun = flatten(Learner(one_layer(), tuning).state)
     moved = 0
     for (name, ours), theirs in zip(flatten(fast.state).items(), flatten(plain.state).values(), strict=True):
         assert ours.shape == theirs.shape
@@ -104,16 +109,16 @@ def test_compiled_and_plain_come_to_the_same_within_rounding(folder):
 def test_what_was_compiled_is_not_compiled_again(folder, monkeypatch, tmp_path):
     tuning = dataclasses.replace(SMALL, recipe="low-rank", round_updates=3)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    learner = Learner(small_carried(), tuning)
+    learner = Learner(one_layer(), tuning)
     compiled(learner, folder)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     name = order_of(learner).name
     assert {f"{name}-actor.pt2", f"{name}-critics.pt2"} <= before.keys()
     monkeypatch.setattr(ahead, "make", lambda order, folder: pytest.fail("compiled again"))
-    other = Learner(small_carried(seed=4), dataclasses.replace(tuning, seed=3))  # other numbers, the same object
+    other = Learner(one_layer(seed=4), dataclasses.replace(tuning, seed=3))  # other numbers, the same object
     step = compiled(other, folder)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     assert not list(tmp_path.iterdir())  # nothing unpacked is left for a kill to leave behind
     assert os.environ["TMPDIR"] == str(tmp_path)
-    fast, plain = Learner(small_carried(seed=4), tuning, step), Learner(small_carried(seed=4), tuning)
+    fast, plain = Learner(one_layer(seed=4), tuning, step), Learner(one_layer(seed=4), tuning)
     assert fast.round(ROWS, 1) == pytest.approx(plain.round(ROWS, 1), rel=1e-5, abs=1e-5)
