@@ -1,6 +1,7 @@
 """What is said of a fine-tuning session: from its journal, without a word that is not in it."""
 
 import pytest
+from PIL import Image
 
 from edge_dsac.watch.tuned import draw_tuned, lines_of, report_of
 
@@ -88,8 +89,17 @@ def test_a_picture_of_trials_and_one_of_none(tmp_path):
         verdict("c2", "better", 0.4),
         verdict("c3", "no evidence", None),
     ]
-    for name, told in (("some", events), ("none", [])):
+    interrupted = [*rounds(3), {**verdict("c0", "no evidence", None), "windows": [], "why": "interrupted"}]
+    heights = {}
+    for name, told in (
+        ("some", events),
+        ("one more that flew no window", [*interrupted, *events]),
+        ("that alone", interrupted),
+        ("none", []),
+    ):
         out = tmp_path / f"{name}.png"
         draw_tuned(report_of(SETTINGS, told), out)
-        assert out.read_bytes()[:4] == b"\x89PNG"
+        with Image.open(out) as picture:
+            heights[name] = picture.size[1]
         assert out.stat().st_size > 5_000
+    assert heights["some"] == heights["one more that flew no window"] > heights["that alone"] == heights["none"]

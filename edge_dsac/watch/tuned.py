@@ -16,7 +16,7 @@ from edge_dsac.watch.picture import BLUE, GREEN, GREY, ORANGE, RED
 
 COLOUR = {"old": BLUE, "new": ORANGE}
 TONE = {"better": GREEN, "worse": RED, "no evidence": GREY}
-WHY = 120  # characters of a verdict's reason
+WHY, WIDE = 120, 160  # characters of a verdict's reason, and of a line across the picture
 SHOWN_TRIALS = 6  # the newest; a picture of more is not looked at
 
 
@@ -97,7 +97,8 @@ def draw_tuned(report: Mapping[str, Any], out: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    trials = report["trials"][-SHOWN_TRIALS:]
+    trials = [trial for trial in report["trials"] if trial["windows"]][-SHOWN_TRIALS:]
+    aside = [f"{trial['candidate']} flew no window: {trial['why']}" for trial in report["trials"] if not trial["windows"]]
     rows = max(1, len(trials))
     figure, axes = plt.subplots(rows, 2, figsize=(13, 2.6 * rows + 1.2), layout="constrained", squeeze=False, width_ratios=[3, 1])
     head = f"{report['verdict']}: {report['accepted']} of {len(report['trials'])} candidates accepted"
@@ -110,8 +111,10 @@ def draw_tuned(report: Mapping[str, Any], out: Path) -> None:
     if not trials:
         for axis in axes[0]:
             axis.axis("off")
-        said = "\n".join(report["refusals"]) or "no candidate was made"
+        said = "\n".join([*report["refusals"], *aside]) or "no candidate was made"
         axes[0][0].text(0.02, 0.5, said, fontsize=10, va="center", wrap=True)
+    elif aside:
+        figure.supxlabel("\n".join(shorten(line, WIDE, placeholder=" ...") for line in aside[-SHOWN_TRIALS:]), fontsize=9, color=GREY)
     figure.savefig(out, dpi=110)
     plt.close(figure)
 
