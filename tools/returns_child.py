@@ -51,7 +51,7 @@ REFINEMENTS = {
 }
 OWN: dict[str, dict[str, Any]] = {
     **ALGORITHMS,
-    QUICKER: {"critic_lr": 3e-4, "actor_lr": 3e-4, "objective": {"critic_loss": "huber"}},
+    QUICKER: {"critic_lr": 3e-4, "actor_lr": 3e-4, "delay": 1, "objective": {"critic_loss": "huber"}},
     **{name: {"objective": {field: False}} for name, field in REFINEMENTS.items()},
 }
 SOFT = {*OWN, "sb3-sac"}  # those whose critics estimate a soft return
