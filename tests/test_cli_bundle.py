@@ -245,6 +245,32 @@ def test_diff_shows_training_by_key_and_evaluation(tmp_path, capsys):
     assert "NOT TRUSTED" in text
 
 
+def test_people_are_told_the_choice_and_how_much_evidence_is_behind_it(tmp_path, capsys):
+    figures = {"int8": {"max_error": 0.0123456789, "mean": [0.1, 0.2]}, "float32": {"max_error": 0.0}}
+    precision = dataclasses.replace(PRECISION, chosen="int16", measured=figures)
+    a, b = (
+        write_bundle(tmp_path, "a.policy"),
+        write_bundle(tmp_path, "b.policy", bundle_bytes(parts=bundle_parts(seed=4), precision=precision)),
+    )
+    text = said(capsys, "diff", a, b)
+    assert '  chosen: "int8" -> "int16"' in text
+    assert "max_error" not in text
+    assert "  and 2 figures or hashes behind it: --all" in text
+    assert "  actor.npz.sha256: " in text  # of the same size: nothing else would say that it is another one
+    assert text.index("actions on A's") < text.index("signer")
+    everything = said(capsys, "diff", a, b, "--all")
+    assert "measured.int8.max_error: 0.01 -> 0.01235" in everything
+    assert "measured.int8.mean: absent -> [0.1, 0.2]" in everything
+    assert "--all" not in everything
+
+
+def test_a_file_of_another_size_is_not_named_twice(tmp_path, capsys):
+    a, b = write_bundle(tmp_path, "a.policy"), write_bundle(tmp_path, "b.policy", bundle_bytes(parts=bundle_parts(widths=(5, 5))))
+    text = said(capsys, "diff", a, b)
+    assert "  actor.npz.bytes: " in text
+    assert "actor.npz.sha256" not in text
+
+
 @pytest.mark.slow
 def test_diff_shows_the_robots_facts_that_differ(bot, tmp_path, capsys):
     changed = robot_from_text(

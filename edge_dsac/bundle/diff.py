@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from edge_dsac.bundle.package import Bundle
 from edge_dsac.spec.robot import differing, flatten
 
 RANGE = 2.0  # of an action, -1 to 1
+EVIDENCE = re.compile(r"^(measured|agreement|distilled\.(rounds|measured_us))\b")  # dozens of figures behind a choice that is shown
 Row = tuple[str, str, str]  # key, in A, in B
 
 
@@ -91,16 +93,29 @@ def golden_shift(a: Bundle, b: Bundle) -> dict[str, Any]:
     }
 
 
-def comparison_lines(comparison: Comparison) -> list[str]:
-    lines = [f"A {comparison.a}", f"B {comparison.b}"]
+def comparison_lines(comparison: Comparison, with_evidence: bool = False) -> list[str]:
+    """For people: first what the robot will do otherwise, then why; numbers short."""
+    lines = [f"A {comparison.a}", f"B {comparison.b}", *shift_lines(comparison.golden_shift)]
     for name, rows in comparison.sections.items():
-        if not rows:
-            lines.append(f"{name}: same")
-            continue
-        lines.append(f"{name}:")
-        lines += [f"  {key}: {scalar(ours)} -> {scalar(theirs)}" for key, ours, theirs in rows]
-    lines += shift_lines(comparison.golden_shift)
+        sizes = {key for key, *_ in rows if key.endswith(".bytes")}  # of another size is of another hash
+        told = [row for row in rows if not EVIDENCE.match(row[0]) and row[0].replace(".sha256", ".bytes") not in sizes - {row[0]}]
+        shown = rows if with_evidence else told
+        lines.append(f"{name}:" if rows else f"{name}: same")
+        lines += [f"  {key}: {short(ours)} -> {short(theirs)}" for key, ours, theirs in shown]
+        if len(shown) < len(rows):
+            lines.append(f"  {'and ' if shown else ''}{len(rows) - len(shown)} figures or hashes behind it: --all")
     return [plain(line) for line in lines]
+
+
+def short(value: str) -> str:
+    """A fact as `flatten` writes it; `--json` has every digit."""
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return scalar(value)
+    if isinstance(found, list):
+        return scalar(f"[{', '.join(short(json.dumps(one)) for one in found)}]")
+    return scalar(found if isinstance(found, float) else value)
 
 
 def shift_lines(shift: dict[str, Any]) -> list[str]:

@@ -27,7 +27,8 @@ def add(verbs: Any) -> None:
     diff = verbs.add_parser("diff", help="what changes on the robot if policy file B takes the place of A")
     diff.add_argument("a", type=Path, metavar="A")
     diff.add_argument("b", type=Path, metavar="B")
-    diff.add_argument("--json", action="store_true")
+    diff.add_argument("--all", action="store_true", help="the measurements behind the precision and every hash too")
+    diff.add_argument("--json", action="store_true", help="everything, every digit, as one JSON object")
     diff.set_defaults(run=show_difference)
     verify = verbs.add_parser("verify", help="check a policy file: signature, hashes, robot, golden vectors on every engine here")
     verify.add_argument("file", type=Path, help="a .policy file")
@@ -56,7 +57,7 @@ def show_difference(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**dataclasses.asdict(comparison), "same": comparison.same}))
     else:
-        print("\n".join(comparison_lines(comparison)))
+        print("\n".join(comparison_lines(comparison, args.all)))
     return PASSED
 
 
