@@ -21,7 +21,7 @@ from actor_drill import (
 from edge_dsac.bundle.actor import NONLINEARITY
 from edge_dsac.bundle.codegen import make_c
 from edge_dsac.bundle.integer import LEAST_RANGE_BITS, MOST_RANGE_BITS, IntegerError, clip, make_integer, nonlinear
-from edge_dsac.bundle.native_engine import NativeActor, NativeError
+from edge_dsac.bundle.native_engine import NativeActor, NativeError, NativeNetwork
 from edge_dsac.bundle.targets import TARGETS, CompileError, best_target, compile_actor, compile_for_all, cpu_flags
 from edge_dsac.records import Observation
 
@@ -221,10 +221,12 @@ def test_the_engines_answer_as_the_actor_and_the_reference(paper):
     library = compile_actor(source, target)
     _, obs = made_up_observations(60, PAPER[0])
     whole, real = (NativeActor(library, form, actor.sizes, 5) for form in ("integer", "float32"))
+    given = NativeNetwork(library, actor, 5)  # the same network, its weights from outside
     for row in obs:
         seen = Observation(row, 0, True)
         assert np.array_equal(whole.act(seen), integer.act(row))
         assert np.abs(real.act(seen) - actor.act(row)).max() < 1e-5
+        assert np.array_equal(given.act(seen), real.act(seen), equal_nan=True)
     first = whole.act(Observation(obs[0], 0, True))
     whole.act(Observation(obs[1], 0, True))
     assert np.array_equal(first, integer.act(obs[0]))  # an answer given away is not written over
@@ -262,6 +264,25 @@ def test_elu_and_clip_in_float32_answer_as_the_actor(target):
     wanted = actor.act(obs)
     assert ((np.abs(wanted) == 1.0).mean(), (np.abs(wanted) < 1.0).mean()) > (0.05, 0.05)
     assert np.array([native.act(Observation(row, 0, True)) for row in obs]) == pytest.approx(wanted, abs=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(17, 40, 6), (3, 7, 33, 64, 1), (5, 2)])
+def test_a_network_of_any_size_runs_on_what_another_was_compiled_to(paper, sizes):
+    library = compile_actor(paper[2], best_target([t.file for t in TARGETS.values()]))
+    actor = random_actor(sizes, seed=9)
+    network = NativeNetwork(library, actor, 1)
+    obs = np.random.default_rng(2).standard_normal((50, sizes[0])).astype(np.float32)
+    answers = np.array([network.act(Observation(row, 0, True)) for row in obs])
+    assert answers == pytest.approx(actor.act(obs), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_an_object_of_before_networks_took_weights_is_refused_with_advice():
+    old = '__attribute__((visibility("default"))) void actor_float32(const float *obs, float *action) { action[0] = obs[0]; }'
+    library = compile_actor(old, best_target([t.file for t in TARGETS.values()]))
+    with pytest.raises(NativeError, match="of an older version; compile the policy again"):
+        NativeNetwork(library, random_actor(ROBOT), 1)
 
 
 def test_garbage_is_not_loaded():
