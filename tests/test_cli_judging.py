@@ -1,6 +1,7 @@
 """From an actor to a verdict and its picture: a good one keeps int8, a spoilt candidate does not fly."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -53,6 +54,33 @@ def test_a_good_actor_keeps_int8_and_the_report_is_written(recorded, tmp_path):
     assert report["evidence"]["held_out_rows"] == len(recorded.held_out)
     assert 0 < report["evidence"]["coverage"]["pitch_rad"][2] < 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["compile-report.json", "compile-report.png"]
+
+
+@pytest.mark.slow
+def test_judging_again_says_the_same_to_the_last_digit(recorded):
+    """Whatever ran beside what: an engine of onnxruntime that two threads asked at once had answered one with the other's action."""
+
+    def only(*what):  # so that its flight begins at once, while all that was held out would be asked
+        return {"int8 onnx": candidates(*what)["int8 onnx"]}
+
+    one, other = (judge_actor(ACTOR, BOT, QUICK, recorded, only).verdict.as_json() for _ in range(2))
+    assert one == other
+
+
+@pytest.mark.slow
+def test_no_policy_is_asked_by_two_threads_at_once(recorded):
+    class Alone:
+        inside = False
+
+        def __call__(self, obs):
+            assert not self.inside
+            self.inside = True
+            time.sleep(0.3 if len(obs) > QUICK.episodes else 0.0)  # all that was held out: its flight would begin meanwhile
+            action = ACTOR.act(obs)
+            self.inside = False
+            return action
+
+    judge_actor(ACTOR, BOT, QUICK, recorded, lambda *_: {name: Alone() for name in ("int8", "int16", "float16", "int8 onnx")})
 
 
 @pytest.mark.slow

@@ -105,27 +105,39 @@ def judge_actor(
         first = {"float32": actor.act, **beside}  # they wait for no calibration
         flights = {name: pool.submit(fly_judged, spec, policy, options) for name, policy in first.items()}
         chosen = observations or record_set(actor, spec, options)
-        policies, to_command = make(actor, spec, chosen.calibration), ActionLayout(spec).to_command
+        held, to_command = chosen.held_out, ActionLayout(spec).to_command
+        policies = make(actor, spec, chosen.calibration)
         waiting = [name for name in PREFERENCE if name in policies]
         due = [name for name in policies if name not in waiting[1:] or name == options.asked]
-        flights |= {name: pool.submit(fly_judged, spec, policies[name], options) for name in due}
-        wanted = actor.act(chosen.held_out)
-        answers = {name: np.asarray(policy(chosen.held_out), np.float64) for name, policy in policies.items()}
-        errors = {name: measure(wanted, answers[name], to_command) for name in policies}
+        tested = {name: pool.submit(answer_and_fly, spec, policies[name], held, options) for name in due}
+        wanted = actor.act(held)
+        answers = {name: answered(policy, held) for name, policy in policies.items() if name not in tested}
+        flown = {name: flight.result() for name, flight in flights.items()}
         while True:
-            flown = {name: flight.result() for name, flight in flights.items()}
+            for name, test in tested.items():
+                answers[name], flown[name] = test.result()
             beside_float = {name: compared(flown["float32"], flown[name], options) for name in policies if name in flown}
+            errors = {name: measure(wanted, answers[name], to_command) for name in policies}
             verdict = judge({name: Measured(errors[name], beside_float.get(name)) for name in policies}, options.limits)
             left = [name for name in waiting if name not in flown]
             if verdict.chosen != "float32" or not left:
                 break
-            flights[left[0]] = pool.submit(fly_judged, spec, policies[left[0]], options)
+            tested = {left[0]: pool.submit(answer_and_fly, spec, policies[left[0]], held, options)}
     picture = CompiledPicture(
         spec, f"{actor.identity:016x}", wanted, answers, {name: episode.obs[:, 0] for name, episode in flown.items()},
         {name: episode.actions[:, 0] for name, episode in flown.items()}, {name: episode.returns for name, episode in flown.items()},
         verdict.as_json(),
     )  # fmt: skip
     return Judgement(verdict, chosen, warnings(chosen.calibration, spec), picture, flown)
+
+
+def answer_and_fly(spec: RobotSpec, policy: Policy, held_out: Float, options: JudgingOptions) -> tuple[Float, Episodes]:
+    """One after the other, by one thread: an engine answers in memory of its own, and two who ask at once read each other's answers."""
+    return answered(policy, held_out), fly_judged(spec, policy, options)
+
+
+def answered(policy: Policy, obs: Float) -> Float:
+    return np.asarray(policy(obs), np.float64)
 
 
 def fly_judged(spec: RobotSpec, policy: Policy, options: JudgingOptions) -> Episodes:
