@@ -79,6 +79,7 @@ def test_rows_come_back_bit_for_bit_when_it_is_opened_again(tmp_path):
     assert [column.dtype for column in buffer.rows] == [column.dtype for column in made_up([])]
 
 
+@pytest.mark.slow
 def test_the_last_file_is_written_on_after_opening(tmp_path):
     for k in range(20):
         filled(tmp_path, [k])
@@ -100,6 +101,7 @@ def test_the_same_log_again_adds_nothing(tmp_path):
     assert kept(tmp_path) == [*range(15), *range(10)]
 
 
+@pytest.mark.slow
 def test_what_was_stored_is_known_long_after_its_rows_have_gone(tmp_path):
     filled(tmp_path, range(10))
     buffer = buffer_in(tmp_path)

@@ -156,6 +156,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_one_before_it_goes_on(tmp_p
     assert load(tmp_path).progress.round == 3
 
 
+@pytest.mark.slow
 def test_a_damaged_best_checkpoint_does_not_stop_the_run(tmp_path):
     kept = saved_rounds(tmp_path, 4)
     (tmp_path / "checkpoints/000001/checkpoint.json").write_text("garbage")
@@ -273,6 +274,7 @@ def test_an_end_at_any_call_of_a_save_leaves_a_folder_that_goes_on(tmp_path, mon
 # What is kept
 
 
+@pytest.mark.slow
 def test_the_newest_two_and_the_best_are_kept_and_the_replay_that_they_need(tmp_path):
     saved_rounds(tmp_path, 6, capacity=15, best=2)
     assert names(tmp_path / "checkpoints") == ["000002", "000005", "000006"]
@@ -285,6 +287,7 @@ def test_the_newest_two_and_the_best_are_kept_and_the_replay_that_they_need(tmp_
         assert np.concatenate([part["reward"] for part in saved.replay]).tolist() == list(range(last - 20, last))
 
 
+@pytest.mark.slow
 def test_going_on_from_an_earlier_round_lets_go_of_the_later_ones(tmp_path):
     saved_rounds(tmp_path, 6, best=2)
     kept = Checkpoints(tmp_path, 1000)

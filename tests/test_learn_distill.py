@@ -79,6 +79,7 @@ def test_the_teacher_drives_first_then_the_student_more_and_more():
     assert shares[1:] == pytest.approx([0.5, 0.25, 0.125], abs=0.03)
 
 
+@pytest.mark.slow
 def test_states_of_every_drive_are_kept_and_labelled_by_the_teacher():
     flights = Drift(30)
     data = Rows(TEACHER, QUICK)

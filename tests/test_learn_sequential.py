@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_learn_windows import whole
 
-from edge_dsac.learn.sequential import Demands, decide, e_values, interval, is_hopeless, judge, student_cdf
+from edge_dsac.learn.sequential import Demands, decide, e_values, interval, is_hopeless, judge, student_cdf, takes_too_long
 
 TRIALS = 3000
 DEMANDS = Demands()
@@ -95,6 +95,34 @@ def test_giving_up_early_loses_hardly_a_gain_and_saves_pairs(generator):
 
 
 # The numbers
+
+
+def word_with_patience(gains):
+    """What comes of one trial whose candidate makes room where it would take too long; and the pairs it took."""
+    for n in range(1, len(gains) + 1):
+        word = str(decide(gains[:n], DEMANDS))
+        if word != "undecided":
+            return word, n
+        if takes_too_long(gains[:n], DEMANDS):
+            return "no evidence", n
+    return "no evidence", len(gains)
+
+
+@pytest.mark.slow
+def test_what_would_take_too_long_makes_room_early_and_a_large_gain_is_waited_for(generator):
+    """In deviations of a pair's difference; simulated: no gain 5 pairs, half a deviation 5.4, two 8.9 and 93 % found."""
+    for effect, least_found, most_found, most_pairs in ((0.0, 0.0, 0.03, 6.0), (0.5, 0.0, 0.2, 7.0), (2.0, 0.85, 1.0, 10.0)):
+        flown = [word_with_patience(effect + generator.standard_normal(24)) for _ in range(200)]
+        assert least_found <= np.mean([word == "better" for word, _ in flown]) <= most_found
+        assert np.mean([at for _, at in flown]) <= most_pairs
+
+
+def test_nothing_is_foretold_from_too_few_pairs(generator):
+    gains = 0.02 * generator.standard_normal(DEMANDS.patience_from)
+    gains -= gains.mean()  # nothing at all
+    assert takes_too_long(gains, DEMANDS)
+    assert not takes_too_long(gains[:-1], DEMANDS)
+    assert not takes_too_long(gains, dataclasses.replace(DEMANDS, patience_from=6))
 
 
 def test_students_distribution_agrees_with_its_tables():
@@ -209,6 +237,7 @@ def flown(gains, old=0.42, **of_new):
 
 
 CLEAR = (0.41, 0.38, 0.44, 0.40, 0.43, 0.39, 0.42, 0.41)  # what was measured on the hidden robot, .42 to .83
+SMALL = (0.1, -0.06, 0.12, 0.09, -0.05)
 NOTHING = (0.01, -0.012, 0.004, -0.008, 0.011, -0.006, 0.002, -0.01)
 
 
@@ -240,6 +269,13 @@ def test_nothing_to_gain_ends_as_no_evidence_before_the_last_pair():
     assert set(words) == {"undecided", "no evidence"}
     assert words.index("no evidence") < 37
     assert judge(flown(NOTHING * 5)).decision == "no evidence"
+
+
+def test_a_small_gain_that_would_take_too_long_is_no_evidence_and_says_so():
+    verdict = judge(flown(SMALL))
+    assert verdict.decision == "no evidence"
+    assert verdict.reasons == ("after 5 pairs +0.04 per tick: more than 16 would be needed to show a gain",)
+    assert judge(flown(SMALL), dataclasses.replace(DEMANDS, patience=100)).decision == "undecided"
 
 
 def test_one_fall_of_the_new_one_is_worse_at_once_whatever_it_earned():

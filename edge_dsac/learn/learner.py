@@ -37,7 +37,7 @@ class LearnerError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How to learn in the field. The defaults are what bench/tune.json was made with."""
+    """How to learn in the field. All defaults but the recipe are what bench/tune.json was made with: it has `full`."""
 
     recipe: Kind = "last-layer"
     """what of the actor may change; critic: nothing, the critics alone learn, and choose near its action"""
@@ -59,8 +59,8 @@ class Tuning:
     """updates of the critics per update of the actor"""
     tau: float = 0.005
     """Polyak share of the targets"""
-    stay: float = 0.0
-    """weight that keeps the child's actions near the parent's"""
+    stay: float = 0.1
+    """weight that keeps the child's actions near the parent's: without it they drift on, from calm to shaking, once the gain is made"""
     seed: int = 0
     """everything random follows from it"""
 

@@ -40,6 +40,10 @@ class Demands:
     """no verdict on the reward before; a fall needs no pair"""
     most_pairs: int = 40
     """then what is not shown is not there"""
+    patience_from: int = 5
+    """pairs after which it is foretold how many it will take, ..."""
+    patience: int = 16
+    """... and more than so many are not flown: meanwhile the learner has got further than the candidate"""
     tolerance: float = 0.1
     """m/s and rad/s by which what was asked for in the two windows of a pair may differ"""
     limited_factor: float = 1.5
@@ -108,7 +112,12 @@ def e_values(gains: Float) -> tuple[Float, Float]:
     if n == 0:
         return np.ones(gains.shape[:-1]), np.ones(gains.shape[:-1])
     mean = gains.mean(axis=-1)
-    scatter = SPREAD * (np.square(gains - mean[..., None]).sum(axis=-1) + n * FLOOR**2)
+    return evidence(n, mean, np.square(gains - mean[..., None]).sum(axis=-1))
+
+
+def evidence(n: int, mean: Float, squares: Float) -> tuple[Float, Float]:
+    """The same, of `n` gains with that mean and that sum of squares around it."""
+    scatter = SPREAD * (squares + n * FLOOR**2)
     without = scatter + n * mean**2
     with_effect = scatter + mean**2 * n / (1.0 + n * EFFECT)
     either = np.exp(0.5 * n * np.log(without / with_effect) - 0.5 * math.log1p(n * EFFECT))
@@ -154,6 +163,15 @@ def is_hopeless(gains: Float, demands: Demands) -> bool:
     return True
 
 
+def takes_too_long(gains: Float, demands: Demands) -> bool:
+    """If the pairs to come were like those so far, would a gain be shown only after more of them than anybody should wait for?"""
+    n = len(gains)
+    if n < demands.patience_from:
+        return False
+    mean, square = gains.mean(), np.square(gains - gains.mean()).sum() / (n - 1)
+    return all(evidence(total, mean, square * (total - 1))[0] < 1.0 / demands.alpha for total in range(n, demands.patience + 1))
+
+
 # ---- the verdict
 
 
@@ -188,6 +206,9 @@ def verdict_on(gains: Float, falls: tuple[int, int], vetoes: list[str], demands:
         return "no evidence", refused or [f"{n} pairs flown, and no difference to be seen"]
     if by_reward != "better" and is_hopeless(gains, demands):
         return "no evidence", [*refused, f"after {n} pairs not even {demands.most_pairs - n} good ones more would show a gain"]
+    if by_reward != "better" and takes_too_long(gains, demands):
+        mean, most = gains.mean(), demands.patience
+        return "no evidence", [*refused, f"after {n} pairs {mean:+.3g} per tick: more than {most} would be needed to show a gain"]
     return "undecided", refused
 
 
