@@ -330,6 +330,68 @@ def test_a_latched_fault_in_its_window_is_the_candidates():
     assert "FAULT (BOARD_FAULT) in its window" in rig.trial.why
 
 
+def timed_out(rig, faults=Fault.TIMEOUT, stalled_ns=0, busy_ns=0, ticks_until_told=0):
+    """The board has heard nothing for too long and says so: after a pause between ticks, within the candidate's own work, or neither."""
+    act = rig.trial.new.act
+    rig.trial.new.act = lambda obs: (rig.board.sleep(busy_ns * 1e-9), act(obs))[1]
+    rig.ticks(1)
+    rig.trial.new.act = act
+    rig.board.sleep(stalled_ns * 1e-9)
+    rig.ticks(ticks_until_told)
+    receive = rig.board.receive
+    rig.board.receive = lambda: receive()._replace(faults=faults, board=BoardMode.DISARMED)
+    return rig.ticks(1).trial
+
+
+PATIENCE_NS = SPEC.rates.command_timeout_ms * 1_000_000
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 4])
+def test_a_computer_that_left_the_loop_waiting_is_no_evidence_against_the_candidate(ticks):
+    rig = new_first().ticks(4)
+    receive = rig.board.receive
+    trial = timed_out(rig, stalled_ns=PATIENCE_NS + 2 * PERIOD_NS, ticks_until_told=ticks)
+    rig.ticks(20)
+    assert rig.loop.modes.mode == Mode.DAMPED
+    assert (trial.stage, trial.stalls, trial.voids) == (None, 1, 1)
+    assert set(rig.drove()[-20:]) == {OLD}
+    rig.board.receive = receive
+    rig.loop.arm()
+    rig.ticks(100)
+    assert trial.stage == Stage.OVER  # its window was flown again
+    assert trial.details()["stalls"] == 1
+
+
+def test_what_happens_after_such_a_pause_is_the_candidates_again():
+    rig = new_first().ticks(4)
+    receive = rig.board.receive
+    trial = timed_out(rig, stalled_ns=PATIENCE_NS + 2 * PERIOD_NS)
+    rig.board.receive = receive
+    rig.loop.arm()
+    for _ in range(50):
+        if rig.slot.engine is not trial.new:
+            rig.ticks(1)
+    assert rig.slot.engine is trial.new
+    rig.board.board = BoardMode.FAULT
+    rig.ticks(2)
+    assert trial.stage == Stage.ABORTED
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},  # nobody was late: commands got lost on their way
+        {"busy_ns": PATIENCE_NS + 2 * PERIOD_NS},  # its own work took so long
+        {"stalled_ns": PATIENCE_NS // 4},  # shorter than any silence that the board minds
+        {"stalled_ns": PATIENCE_NS + 2 * PERIOD_NS, "ticks_until_told": 8},  # long ago
+        {"stalled_ns": PATIENCE_NS + 2 * PERIOD_NS, "faults": Fault.TIMEOUT | Fault.TILT},  # it fell as well
+    ],
+)
+def test_any_other_silence_in_its_window_is_the_candidates(how):
+    trial = timed_out(new_first().ticks(4), **how)
+    assert (trial.stage, trial.stalls) == (Stage.ABORTED, 0)
+
+
 def test_a_fall_right_after_its_window_is_the_candidates_too_and_a_later_one_is_not():
     for waited, stage in ((2, Stage.ABORTED), (9, None)):
         rig = Rig().running().offer(plan_of(window=20, pairs=1, seed=seed_with(True), settle_ticks=5))

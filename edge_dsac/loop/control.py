@@ -83,6 +83,8 @@ class ControlLoop:
         self.good_since_ns = 0
         self.coasted = self.coasted_total = self.ticks = 0
         self.age_ns = -1  # of the last frame, at the deadline of the last tick
+        self.late_ns = self.busy_ns = 0  # of the last tick
+        self.command_timeout_ns = spec.rates.command_timeout_ms * 1_000_000  # the board's patience with us
 
     def tick(self, late_ns: int) -> None:
         """The way of one value."""
@@ -151,11 +153,11 @@ class ControlLoop:
             self.command = self.command._replace(rules=self.command.rules | rules)
         age_ns = self.link.frame_age_ns(start_ns)
         self.age_ns = age_ns - late_ns if age_ns >= 0 else -1
-        busy_ns = self.clock() - start_ns
+        self.late_ns, self.busy_ns = late_ns, self.clock() - start_ns
         self.log.append(
             Step(
                 self.frame, self.obs, self.action, self.command, self.slot.bundle_id, self.modes.mode, self.modes.because,
-                start_ns, late_ns, busy_ns, age_ns, self.coasted == 0,
+                start_ns, late_ns, self.busy_ns, age_ns, self.coasted == 0,
             )
         )  # fmt: skip
         self.ticks += 1

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HUMAN, BAD_NUMBER = int(Rule.HUMAN), int(Rule.BAD_NUMBER)
 STEPPED_IN = int(Rule.LIMIT | Rule.SLEW | Rule.SPEED)
 REAL_FAULTS = int(~(Fault.LIMITED | Fault.SLEWED) & 0xFFFF)  # the two others only describe a command
+HEARD_AFTER_TICKS = 5  # so long at most until the board's complaint of a silence has come back to us
 
 
 class Trial:
@@ -41,6 +42,8 @@ class Trial:
         self.why = ""
         self.shadowed = 0
         self.shadow_shift: list[float] = []  # of each action, summed over the ticks in the shadow
+        self.busy_ns = 0  # of the tick before
+        self.stalls, self.stalled_tick, self.excused = 0, -HEARD_AFTER_TICKS, False
         self.low, self.high = np.array(plan.low, np.float32), np.array(plan.high, np.float32)
         self.below, self.above = np.zeros(len(plan.low), bool), np.zeros(len(plan.low), bool)
 
@@ -58,8 +61,9 @@ class Trial:
         mode, is_new = loop.modes.mode, self.driving is self.new
         if is_new:
             self.new_ticks += 1
+        excused = self.computer_to_blame(loop, mode)
         why = self.breach(loop, mode, is_new)
-        if why:
+        if why and not excused:
             self.end(Stage.ABORTED, why)
             return
         person = bool(loop.slot.rules & HUMAN)
@@ -136,6 +140,19 @@ class Trial:
         whose = "in its window" if is_new else "right after its window"
         return f"{mode.name} ({loop.modes.because.name}{', board fault ' + faults if faults else ''}) {whose}"
 
+    def computer_to_blame(self, loop: ControlLoop, mode: Mode) -> bool:
+        """The board stopped for want of commands, and for nothing else, right after the loop had been left waiting; until it runs again.
+
+        Left waiting: the tick was late though the one before it was quick. A slow policy makes long ticks, and answers for them.
+        """
+        stalled_ns, self.busy_ns = loop.late_ns - self.busy_ns, loop.busy_ns
+        if 2 * stalled_ns > loop.command_timeout_ns:
+            self.stalled_tick = loop.ticks
+        told = loop.ticks - self.stalled_tick <= HEARD_AFTER_TICKS and loop.frame.faults & REAL_FAULTS == Fault.TIMEOUT
+        self.stalls += told and not self.excused
+        self.excused = told or (self.excused and mode not in MOVING)
+        return self.excused
+
     def beyond_envelope(self, loop: ControlLoop) -> str:
         seen = loop.obs.vector
         if not (np.less(seen, self.low, self.below).any() or np.greater(seen, self.high, self.above).any()):
@@ -167,7 +184,7 @@ class Trial:
         windows = [{"new": new, "first": first} for new, first in zip(self.order, self.starts, strict=True) if first >= 0]
         return {
             "windows": windows[: self.window], "window_ticks": self.plan.window_ticks, "settle_ticks": self.plan.settle_ticks,
-            "of": len(self.order), "voids": self.voids, "new_ticks": self.new_ticks,
+            "of": len(self.order), "voids": self.voids, "stalls": self.stalls, "new_ticks": self.new_ticks,
             "shadow_shift": [total / self.shadowed if math.isfinite(total) else None for total in self.shadow_shift],
         }  # fmt: skip
 
