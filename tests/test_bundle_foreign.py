@@ -168,6 +168,7 @@ def test_a_policy_of_unitree_rl_lab_sees_each_terms_steps_unless_told_otherwise(
     agrees(imported, THREE, history, torques(random_layers(3 * FRAME), seen))
 
 
+@pytest.mark.slow
 def test_a_policy_of_unitree_rl_gym_gets_its_order_from_answers_and_its_scales_from_the_file(tmp_path):
     model = plain(random_layers(FRAME)).model(FRAME)
     imported = taken(tmp_path, ONE, model, UNITREE_RL_GYM)

@@ -159,6 +159,24 @@ def test_a_candidate_is_dropped_by_its_name_or_whoever_it_is(tmp_path):
     assert slots.events()[-1]["policy"] == f"{opened(CHILD).identity:016x}"
 
 
+def test_a_candidate_that_goes_while_it_is_read_is_no_candidate_and_a_broken_one_is_an_error(tmp_path, monkeypatch):
+    slots = new_slots(tmp_path)
+    slots.propose(CHILD, PLAN)
+    slots.known.clear()
+    read = slots.opened
+
+    def gone_first(path):
+        path.unlink()
+        return read(path)
+
+    with monkeypatch.context() as taken:
+        taken.setattr(slots, "opened", gone_first)
+        assert slots.candidate() is None
+    slots.candidate_path.write_bytes(b"broken")
+    with pytest.raises(BundleError):
+        slots.candidate()
+
+
 def test_a_candidate_with_a_broken_plan_can_still_be_dropped(tmp_path):
     slots = new_slots(tmp_path)
     slots.propose(CHILD, PLAN)

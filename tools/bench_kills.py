@@ -45,6 +45,7 @@ from edge_dsac.cli.signals import StopFlag
 from edge_dsac.learn import learner, tuner
 from edge_dsac.learn.carried import Carried
 from edge_dsac.learn.compiled import prepare
+from edge_dsac.learn.evidence import Limits
 from edge_dsac.learn.learner import Learner, Tuning
 from edge_dsac.learn.rows_file import Shape
 from edge_dsac.learn.tuner import Course
@@ -55,9 +56,10 @@ CAPACITY = 6000  # rows: full after six seconds at this pace, so that old ones g
 AIMED_S, AIM_FOR_S = 0.06, 10.0
 RECORDED_S, LAST_S = 30.0, 3.0
 # More of what can be killed in the same time: short rounds, early candidates. And critics that keep their made-up opinion, which an actor
-# that climbs them quickly agrees with: candidates pass the gate, are tried, and some are accepted.
+# that climbs them quickly agrees with, and a gate that lets through whatever is finite: candidates are tried, and some are accepted.
 TUNING: dict[str, Any] = {"batch": 16, "round_updates": 10, "critic_lr": 1e-6, "actor_lr": 1e-2, "actor_every": 1}
-COURSE: dict[str, Any] = {"first_updates": 50, "candidate_updates": 30, "pairs": 12}
+OPEN_GATE = Limits(shift_mean=2.0, shift_p99=2.0, saturated_more=1.0, confidence=0.001)
+COURSE: dict[str, Any] = {"first_updates": 50, "candidate_updates": 30, "pairs": 12, "limits": OPEN_GATE}
 WENT_ON = "; session "  # of what the tuner says once it has everything open
 NAMED = (b'"event": "candidate"', b'"event": "verdict"')
 
@@ -111,6 +113,8 @@ class Bench:
         return found[-1].parent if found else None
 
     def life(self, generator: np.random.Generator, life_s: float, aimed: float) -> None:
+        if not alive(self.player):
+            raise SystemExit(f"bench_kills: the robot has ended by itself: {(self.folder / 'robot.txt').read_text()[-600:]}")
         pid = self.begin()
         if generator.uniform() < aimed:
             self.wait_for_a_name(pid)

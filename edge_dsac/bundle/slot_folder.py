@@ -76,7 +76,12 @@ class SlotFolder:
         """None also while one is only half proposed or half taken away."""
         if not self.candidate_path.exists():
             return None
-        bundle, trial = self.opened(self.candidate_path), self.trial()
+        try:
+            bundle, trial = self.opened(self.candidate_path), self.trial()
+        except BundleError:
+            if self.candidate_path.exists():
+                raise
+            return None  # accepted or dropped while it was read: another process's word
         return None if trial is None or trial[0] != bundle.identity else (bundle, trial[1])
 
     def trial(self) -> tuple[int, TrialPlan] | None:
