@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -362,3 +364,14 @@ def test_two_passphrases_that_differ_make_no_key(capsys, keys, monkeypatch):
     monkeypatch.setattr("getpass.getpass", lambda _: next(answers))
     assert "the two passphrases differ" in said(capsys, "keys", "new", "mine", "--passphrase", code=3)
     assert not (keys / "secret").exists()
+
+
+@pytest.mark.slow
+def test_who_reads_only_the_beginning_hears_no_complaint(tmp_path):
+    path = write_bundle(tmp_path)
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    words = [sys.executable, "-m", "edge_dsac.cli.main", "inspect", str(path)]
+    done = subprocess.run(words, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, "")

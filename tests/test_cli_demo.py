@@ -4,6 +4,7 @@ import io
 import json
 import platform
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from edge_dsac.cli.demo import Telling, whole_story
 from edge_dsac.cli.main import main
 from edge_dsac.cli.short_demo import Drive
 from edge_dsac.cli.story import Story, StoryError
-from edge_dsac.cli.tuned_story import Field, Flights, Told, sha256, undo
+from edge_dsac.cli.tuned_story import Field, Flights, Told, ending_of, sha256, undo
 from edge_dsac.learn.child import make_child
+from edge_dsac.records import Fault
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog import open_log
 
@@ -42,7 +44,7 @@ def told(*looks):
     story.to, story.shown_at, story.unfinished_line = io.StringIO(), float("-inf"), False
     one = Told(story, Field(first_updates=4500, window_s=4.0))
     for status, flights in looks:
-        one.tell({**STATUS, **status} if status is not None else {}, flights)
+        one.tell({**STATUS, **status} if status is not None else {}, flights, "the robot fell")
     return story.to.getvalue().splitlines()
 
 
@@ -63,7 +65,7 @@ def test_each_verdict_refusal_and_fall_is_told_once():
     )  # fmt: skip
     assert [line for line in lines if "rows" not in line] == [
         "     0:31  a candidate was refused before its trial; the next one is on its way",
-        "     the robot fell; it is put on its wheels and flies on",
+        "     the robot fell",
         "     0:31  worse: it fell",
         "     0:31  better: more reward",
     ]
@@ -78,9 +80,24 @@ def test_a_loop_that_ended_takes_off_again_but_not_without_end(tmp_path, monkeyp
     flights.keep()
     assert flights.log != first
     assert len(story.children) == 1
+    assert flights.ended.startswith("the flight ended (no fault)")  # nothing was logged
     flights.child.process.wait()
     with pytest.raises(StoryError, match="2 flights ended.* the loop said: tilt"):
         flights.keep()
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        (Fault.TILT | Fault.TIMEOUT, "the flight ended (TIMEOUT+TILT); the robot is put on its wheels and flies on"),
+        (Fault.LOW_BATTERY | Fault.LIMITED, "the flight ended (LOW_BATTERY); the robot flies on"),
+        (Fault.NONE, "the flight ended (no fault); the robot flies on"),
+    ],
+)
+def test_how_a_flight_ended_is_read_from_its_last_steps(tmp_path, monkeypatch, faults, said):
+    steps = {"faults": np.array([Fault.TILT] + [Fault.NONE] * 100 + [faults], np.uint16)}
+    monkeypatch.setattr("edge_dsac.cli.tuned_story.open_log", lambda path: SimpleNamespace(columns=steps))
+    assert ending_of(tmp_path) == said
 
 
 def test_a_robot_without_a_quick_policy_flies_the_short_demo(tmp_path, monkeypatch):

@@ -83,6 +83,7 @@ def test_wrong_words_are_answered(words, said, capsys):
     assert said in "".join(capsys.readouterr())
 
 
+@pytest.mark.slow
 def test_bfloat16_is_refused_where_the_processor_has_none(monkeypatch, capsys):
     monkeypatch.setattr("edge_dsac.learn.compiled.multiplies_bfloat16", lambda: False)
     assert main(["train", *PENDULUM, "--precision", "bfloat16"]) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -68,9 +69,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"edge-dsac {asked}: needs the package {package}: pip install 'edge_dsac[{EXTRAS[package]}]'", file=sys.stderr)
         return EXIT_FAILED
+    except BrokenPipeError as error:
+        return reader_gone(asked, error)
     except (ValueError, OSError) as error:  # the named errors of every package are one of the two
         print(f"edge-dsac {asked}: {error}", file=sys.stderr)
         return EXIT_REFUSED if getattr(error, "refused", False) else EXIT_FAILED
+
+
+def reader_gone(asked: str, error: BrokenPipeError) -> int:
+    """`| head` has read what it wanted: nothing to tell anybody. Any other pipe is an error like others."""
+    out = select.poll()
+    out.register(sys.stdout.fileno(), 0)
+    if out.poll(0):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it ends
+    else:
+        print(f"edge-dsac {asked}: {error}", file=sys.stderr)
+    return EXIT_FAILED
 
 
 if __name__ == "__main__":

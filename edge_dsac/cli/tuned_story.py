@@ -17,11 +17,14 @@ import numpy as np
 
 from edge_dsac.cli.short_demo import start_board
 from edge_dsac.cli.story import Child, Story, StoryError
+from edge_dsac.records import Fault
 from edge_dsac.spec.robot import RobotSpec
 from edge_dsac.steplog import RingReader, open_log
+from edge_dsac.steplog.summary import fault_names
 from edge_dsac.watch.progress import clock
 
 HIDDEN = "mass +40 %, motor constant -25 %, friction x 2, two more ticks of delay, smaller wheels, a dead band, biased sensors"
+LAST_STEPS = 100  # of a flight: why it ended is in them
 MOST_FLIGHTS = 40  # a robot that falls is put on its wheels and flies again; one that only falls shows nothing
 LOOP_READY_S, TUNER_READY_S, TAKEN_UP_S, REPORT_S = 120.0, 240.0, 60.0, 120.0  # tens of times what they take on a quiet machine
 
@@ -51,7 +54,7 @@ class Flights:
 
     def __init__(self, story: Story, words: list[str], folder: Path) -> None:
         self.story, self.words, self.folder = story, words, folder
-        self.count = 0
+        self.count, self.ended = 0, ""  # how the last one ended
         self.child = self.take_off()
 
     @property
@@ -69,6 +72,7 @@ class Flights:
         if self.count >= MOST_FLIGHTS:
             raise StoryError(f"{self.count} flights ended: this robot falls at once under this policy; the loop said: {self.child.said()}")
         self.story.children.remove(self.child)
+        self.ended = ending_of(self.log)
         self.child = self.take_off()
 
     def driving(self) -> int | None:
@@ -82,6 +86,16 @@ class Flights:
         except (OSError, ValueError):
             return None
         return int(rows["bundle_id"][-1]) if len(rows) else None
+
+
+def ending_of(log: Path) -> str:
+    """In the board's own words: which faults its last frames told of."""
+    try:
+        faults = int(np.bitwise_or.reduce(open_log(log).columns["faults"][-LAST_STEPS:])) & ~int(Fault.LIMITED | Fault.SLEWED)
+    except (OSError, ValueError):
+        faults = 0
+    fell = faults & (Fault.TILT | Fault.OVERSPEED)
+    return f"the flight ended ({fault_names(faults) or 'no fault'}); the robot {'is put on its wheels and ' if fell else ''}flies on"
 
 
 def tell_of_the_change(story: Story, robot: str, policy: Path, spec: RobotSpec, field: Field) -> tuple[Path, Flights]:
@@ -111,7 +125,7 @@ def tune(story: Story, slots: Path, flights: Flights, field: Field, meanwhile: C
     def over() -> dict[str, Any] | None:
         flights.keep()
         status = read_json(slots / "tuning" / "status.json")
-        told.tell(status, flights.count)
+        told.tell(status, flights.count, flights.ended)
         done = status and (status["ended"] or any(verdict["decision"] == "better" for verdict in status["verdicts"]))
         return status if done else None
 
@@ -131,10 +145,10 @@ class Told:
         self.verdicts = self.refused = 0
         self.flights = 1
 
-    def tell(self, status: dict[str, Any], flights: int) -> None:
+    def tell(self, status: dict[str, Any], flights: int, ended: str) -> None:
         if flights > self.flights:
             self.flights = flights
-            self.story.tell("     the robot fell; it is put on its wheels and flies on")
+            self.story.tell(f"     {ended}")
         if not status:
             self.story.progress("the tuner starts; the robot drives, and its log fills")
             return
