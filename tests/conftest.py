@@ -13,6 +13,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # sim_flight: benches and tests fly alike
 
 
+def pytest_configure(config):
+    from realtime import Again
+
+    config.pluginmanager.register(Again())
+
+
 @pytest.fixture(scope="session")
 def bot():
     return load_robot("balance_bot")

@@ -129,23 +129,33 @@ def test_a_full_output_buffer_is_counted_and_does_not_block(cable, port):
     assert len(Deframer(SPEC).feed(drain(cable))) == taken
 
 
-@pytest.mark.parametrize("dropped_too", [0, 3])
-def test_a_torn_frame_costs_itself_only(cable, port, dropped_too):
-    """The kernel takes the beginning of the last frame. The next one that fits is led by a delimiter, so it arrives."""
-    deframer, framer = Deframer(SPEC), Framer(SPEC)
-    for length in (22, 36, 50):
+def torn_frames(port, cable, dropped_too):
+    """What arrived, and how many whole frames were in it, wherever the kernel tore the last: it moves bytes when it likes, so not each filling
+    ends in a torn frame, and room may come up again for one of those that are to be lost."""
+    for length in range(22, 60):
         taken = fill(port, FRAME[:length] + b"\0")
+        lost = port.short_writes + dropped_too
         for _ in range(dropped_too):
             port.write(FRAME[:length] + b"\0")
         received = drain(cable)
-        assert received[-1:] != b"\0", "this kernel does not tear; find a length that it tears"
+        if port.short_writes == lost and received[-1:] != b"\0" and received.count(b"\0") == taken:
+            yield received, taken
+
+
+@pytest.mark.parametrize("dropped_too", [0, 3])
+def test_a_torn_frame_costs_itself_only(cable, port, dropped_too):
+    """The kernel takes the beginning of the last frame. The next one that fits is led by a delimiter, so it arrives."""
+    deframer, framer, seen = Deframer(SPEC), Framer(SPEC), 0
+    for received, taken in torn_frames(port, cable, dropped_too):
+        seen += 1
+        deframer.errors = FrameErrors()
         assert deframer.feed(received) == []
         assert deframer.errors.total == taken
         port.write(framer.frame(MessageId.ESTOP))
         port.write(framer.frame(MessageId.DISARM))
         assert [packet.message for packet in deframer.feed(drain(cable))] == [MessageId.ESTOP, MessageId.DISARM]
         assert deframer.errors.total == taken + 1  # the torn one
-        deframer.errors = FrameErrors()
+    assert seen >= 3, "this kernel hardly ever tears: the test has shown nothing"
 
 
 def test_a_frame_that_was_not_torn_is_not_led_by_a_delimiter(cable, port):
