@@ -84,7 +84,7 @@ def test_drawn_robots_are_fixed_and_differ(tmp_path):
 
 
 def test_the_plan_pairs_every_session_with_its_control(tmp_path):
-    study = bench_tune.Study(tmp_path, {"hidden": "hidden", "used-1": "x/used-1.toml"})
+    study = bench_tune.Study("balance_bot", tmp_path, {"hidden": "hidden", "used-1": "x/used-1.toml"})
     plan = bench_tune.cells_of(study, bench_tune.options(["--policies", "4", "--few", "2"]))
     paths = [study.path(name, cell).name for name, cell in plan]
     assert len(set(paths)) == len(paths)
@@ -94,6 +94,36 @@ def test_the_plan_pairs_every_session_with_its_control(tmp_path):
     assert not any(cell.real for name, cell in plan if name == "control")
     assert all(json.loads(json.dumps(dataclasses.asdict(cell))) for _, cell in plan)
     assert all(tune_cell.cell_from(json.loads(json.dumps(dataclasses.asdict(cell)))) == cell for _, cell in plan)
+
+
+def test_a_study_goes_on_from_an_earlier_report(tmp_path):
+    """Its sessions are there and its oracle counts; more policies come behind; a session flown anew takes the old one's place."""
+    known = [row(policy=f"base-{seed}", robot_s=mark, after=600.0) for seed in (0, 1) for mark in (60.0, 180.0)]
+    study = bench_tune.Study("balance_bot", tmp_path, {"hidden": "hidden"}, known)
+    words = ["--recipes", "full", "--marks", "60", "180", "--few", "0"]
+
+    def plan(*more):
+        return bench_tune.cells_of(study, bench_tune.options([*words, *more]))
+
+    there = [bool(study.rows(name, cell)) for name, cell in plan("--policies", "4")]
+    assert there == [True, True, False, False]
+    (late,) = plan("--first", "7", "--policies", "1")
+    assert bench_tune.oracle_score(study, "hidden") == 800.0
+    for name, cell in (late, plan("--policies", "1")[0]):
+        study.path(name, cell).parent.mkdir(exist_ok=True)
+        mine = [row(policy=f"base-{cell.seed}", robot_s=mark, after=650.0) for mark in cell.marks]
+        study.path(name, cell).write_text(json.dumps({"rows": mine}))
+    found = bench_tune.gathered(study, [late, *plan("--policies", "1")])
+    assert {(one["policy"], one["after"]) for one in found} == {("base-0", 650.0), ("base-1", 600.0), ("base-7", 650.0)}
+    assert len(found) == 6
+    assert bench_tune.told_before({}) == []
+    assert {one["oracle"] for one in found} == {800.0}
+
+
+def test_an_earlier_report_of_fewer_marks_is_not_the_whole_session(tmp_path):
+    study = bench_tune.Study("balance_bot", tmp_path, {"hidden": "hidden"}, [row(robot_s=60.0)])
+    ((name, cell),) = bench_tune.cells_of(study, bench_tune.options(["--recipes", "full", "--policies", "1", "--few", "0"]))
+    assert study.rows(name, cell) == []
 
 
 @pytest.mark.slow
@@ -134,8 +164,11 @@ def test_what_drives_is_scored_with_its_guide(bot, tmp_path, monkeypatch):
     monkeypatch.setattr(desk.tuner.slots, "current", lambda: child)
     scored = []
     monkeypatch.setattr(tune_cell, "score", lambda policy, spec, hidden: scored.append(policy) or dict(SCORE))
-    row = tune_cell.row_of(tune_cell.Cell("base-0", "hidden", "critic"), desk.tuner, SimpleNamespace(falls=0), dict(SCORE), 60.0)
+    cell, robot, scores = tune_cell.Cell("base-0", "hidden", "critic"), SimpleNamespace(falls=0), {}
+    row = tune_cell.row_of(cell, desk.tuner, robot, dict(SCORE), scores, 60.0)
     drives, learnt = scored
+    tune_cell.row_of(cell, desk.tuner, robot, dict(SCORE), scores, 180.0)
+    assert len(scored) == 3  # what drives is known by then
     seen = flown(bot, 50)["obs"]
     assert np.array_equal(drives.act(seen), child.reference.act(seen))
     assert not np.array_equal(drives.act(seen), child.actor.act(seen))

@@ -4,7 +4,9 @@
     python tools/bench_tune.py --minutes 60 --jobs 2  starts nothing new after an hour
     python tools/bench_tune.py --list                 what is there and what is missing
     python tools/bench_tune.py --hidden my.toml --recipes full control --policies 3
+    python tools/bench_tune.py --known bench/tune.json --first 10 --policies 3 --out bench/tune.json      three more policies
     python tools/bench_tune.py --report --out bench/tune.json
+    python tools/bench_tune.py --robot rover --runs runs/tune-rover --policies 3 --drawn 0 --recipes full control
 
 Base policies are trained with `narrow` randomisation (a robot built with care), one per seed; the oracle of a hidden set is the mean of
 policies trained on that very robot. A session flies the real loop and firmware on the hidden body in simulated time with the real
@@ -24,7 +26,7 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +43,14 @@ from edge_dsac.bundle.actor import load_actor
 from edge_dsac.learn.run_folder import machine, source_state
 from edge_dsac.spec.robot import load_robot
 
+Rows = list[dict[str, Any]]
 CHILD = ROOT / "tools" / "tune_cell.py"
 RECIPES: dict[str, dict[str, Any]] = {
     "full": {}, "control": {"real": False, "marks": (60.0, 180.0)}, "last-layer": {"recipe": "last-layer"},
     "low-rank": {"recipe": "low-rank"}, "edit": {"recipe": "edit"}, "critic": {"recipe": "critic"}, "no-gate": {"gate": False},
 }  # fmt: skip
 EVERYWHERE = ("full", "control")  # flown on the drawn robots too
+LAPS = {"balance_bot": "brisk", "rover": "drive"}  # what each robot is asked for while it is tuned
 ORACLE_SEEDS = (100, 101)
 LOOK_S = 0.5
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
@@ -65,8 +69,10 @@ USED = {
 class Study:
     """Where things lie, and on which bodies is flown."""
 
+    robot: str
     runs: Path
     hidden: dict[str, str]  # name -> shipped set or file
+    known: Rows = field(default_factory=list)  # of an earlier report
 
     def base(self, seed: int) -> Path:
         return self.runs / f"base-{seed}"
@@ -76,6 +82,22 @@ class Study:
 
     def path(self, name: str, cell: Cell) -> Path:
         return self.runs / "cells" / f"{Path(cell.base).name}.{Path(cell.hidden).stem}.{name}.json"
+
+    def name_of(self, hidden: str) -> str:
+        return next(name for name, path in self.hidden.items() if path == hidden)
+
+    def rows(self, name: str, cell: Cell) -> Rows:
+        """Of one session: from its own file, else as an earlier report tells; none while it was not flown."""
+        if self.path(name, cell).exists():
+            told = {"recipe": name, "hidden": self.name_of(cell.hidden)}
+            return [{**row, **told} for row in json.loads(self.path(name, cell).read_text())["rows"] if row["robot_s"] in cell.marks]
+        which = (name, Path(cell.base).name, self.name_of(cell.hidden))
+        rows = [row for row in self.known if session_of(row) == which and row["robot_s"] in cell.marks]
+        return rows if len(rows) == len(cell.marks) else []
+
+
+def session_of(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["recipe"], row["policy"], row["hidden"]
 
 
 def drawn_sets(folder: Path, count: int) -> dict[str, str]:
@@ -109,12 +131,12 @@ def write_set(path: Path, ranges: dict[str, Any]) -> Path:
 def cells_of(study: Study, args: argparse.Namespace) -> list[tuple[str, Cell]]:
     """In order of what is worth knowing first: the recipe and its control on all policies, other robots, other recipes."""
     first, *others = study.hidden
-    marks = tuple(args.marks)
+    always = {"marks": tuple(args.marks), "lap": LAPS[study.robot]}
 
     def cells(names: list[str], policies: int, hidden: list[str]) -> list[tuple[str, Cell]]:
         return [
-            (name, Cell(**{"base": str(study.base(seed)), "hidden": study.hidden[where], "seed": seed, "marks": marks, **RECIPES[name]}))
-            for seed in range(policies)
+            (name, Cell(**{"base": str(study.base(seed)), "hidden": study.hidden[where], "seed": seed, **always, **RECIPES[name]}))
+            for seed in range(args.first, args.first + policies)
             for where in hidden
             for name in names
         ]
@@ -125,12 +147,12 @@ def cells_of(study: Study, args: argparse.Namespace) -> list[tuple[str, Cell]]:
     return cells(everywhere, args.policies, [first]) + cells(rest, few, [first]) + cells(everywhere, few, others)
 
 
-def train(path: Path, seed: int, ranges: str) -> bool:
+def train(robot: str, path: Path, seed: int, ranges: str) -> bool:
     """As a user would. True if there is a whole run now."""
     if not (path / "seconds.json").exists():
         tell(f"training {path.name} on {Path(ranges).stem}")
         begun = time.monotonic()
-        words = ["train", "--robot", "balance_bot", "--seed", str(seed), "--out", str(path), "--episode.randomization", ranges]
+        words = ["train", "--robot", robot, "--seed", str(seed), "--out", str(path), "--episode.randomization", ranges]
         words += ["--resume", "auto", "--film-s", "0", "--threads", "1"]
         command = [sys.executable, "-m", "edge_dsac.cli.main", *words]
         if subprocess.run(command, stdout=subprocess.DEVNULL, env={**os.environ, **ONE_THREAD}).returncode:
@@ -140,17 +162,18 @@ def train(path: Path, seed: int, ranges: str) -> bool:
 
 
 def oracle_score(study: Study, name: str) -> float | None:
-    """Mean return of the policies trained on that robot; None while there are none."""
+    """Mean return of the policies trained on that robot, here or for an earlier report; None while there are none."""
     shelf = study.runs / "oracles.json"
     known = json.loads(shelf.read_text()) if shelf.exists() else {}
     for seed in ORACLE_SEEDS:
         path = study.oracle(name, seed)
         if path.name not in known and (path / "seconds.json").exists():
-            spec = load_robot("balance_bot")
+            spec = load_robot(study.robot)
             known[path.name] = score(load_actor(path / "policy.npz", spec), spec, study.hidden[name])["mean"]
             shelf.write_text(json.dumps(known, indent=1) + "\n")
     found = [known[study.oracle(name, seed).name] for seed in ORACLE_SEEDS if study.oracle(name, seed).name in known]
-    return float(np.mean(found)) if found else None
+    told = [row["oracle"] for row in study.known if row["hidden"] == name and row["oracle"] is not None]
+    return float(np.mean(found)) if len(found) == len(ORACLE_SEEDS) else told[0] if told else None
 
 
 # ---- doing it
@@ -159,7 +182,7 @@ def oracle_score(study: Study, name: str) -> float | None:
 def fly(study: Study, cells: list[tuple[str, Cell]], args: argparse.Namespace) -> tuple[int, int]:
     """(failed, left)"""
     begun, failed = time.monotonic(), 0
-    queue = [(name, cell) for name, cell in cells if not study.path(name, cell).exists()]
+    queue = [(name, cell) for name, cell in cells if not study.rows(name, cell)]
     running: list[tuple[subprocess.Popen[bytes], str, Cell, float]] = []
     done, total = 0, len(queue)
     try:
@@ -167,7 +190,7 @@ def fly(study: Study, cells: list[tuple[str, Cell]], args: argparse.Namespace) -
             late = args.minutes is not None and time.monotonic() - begun > 60 * args.minutes
             while queue and len(running) < args.jobs and not late:
                 name, cell = queue.pop(0)
-                if not all((train(Path(cell.base), cell.seed, "narrow"), trained_oracles(study, cell))):
+                if not all((train(study.robot, Path(cell.base), cell.seed, "narrow"), trained_oracles(study, cell))):
                     failed += 1
                     continue
                 words = [sys.executable, str(CHILD), json.dumps(asdict(cell)), str(study.path(name, cell))]
@@ -190,25 +213,27 @@ def fly(study: Study, cells: list[tuple[str, Cell]], args: argparse.Namespace) -
 
 
 def trained_oracles(study: Study, cell: Cell) -> bool:
-    name = next(name for name, path in study.hidden.items() if path == cell.hidden)
-    return all(train(study.oracle(name, seed), seed, cell.hidden) for seed in ORACLE_SEEDS)
+    name = study.name_of(cell.hidden)
+    return oracle_score(study, name) is not None or all(
+        train(study.robot, study.oracle(name, seed), seed, cell.hidden) for seed in ORACLE_SEEDS
+    )
 
 
 def word_of(study: Study, name: str, cell: Cell) -> str:
-    rows = json.loads(study.path(name, cell).read_text())["rows"]
+    rows = study.rows(name, cell)
     return f"{rows[0]['before']:.0f} -> " + " / ".join(f"{row['after']:.0f}" for row in rows)
 
 
-def gathered(study: Study, cells: list[tuple[str, Cell]]) -> list[dict[str, Any]]:
-    """The rows of everything that was flown, with the oracle and the recipe's name."""
-    rows = []
-    for name, cell in cells:
-        if study.path(name, cell).exists():
-            hidden = next(known for known, path in study.hidden.items() if path == cell.hidden)
-            known = {"recipe": name, "hidden": hidden, "oracle": oracle_score(study, hidden)}
-            flown = json.loads(study.path(name, cell).read_text())["rows"]
-            rows += [{**row, **known} for row in flown if row["robot_s"] in cell.marks]
-    return rows
+def gathered(study: Study, cells: list[tuple[str, Cell]]) -> Rows:
+    """Everything an earlier report has, what was flown here in its place or behind it, with the oracle."""
+    flown = [{**row, "oracle": oracle_score(study, row["hidden"])} for name, cell in cells for row in study.rows(name, cell)]
+    here = {session_of(row) for row in flown}
+    return [row for row in study.known if session_of(row) not in here] + flown
+
+
+def told_before(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where, when and by what the rows of an earlier report were flown."""
+    return [*report.get("earlier", ()), {name: report[name] for name in ("command", "date", "machine", "source")}] if report else []
 
 
 def text_of(ranges: str) -> str:
@@ -217,13 +242,18 @@ def text_of(ranges: str) -> str:
 
 def options(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policies", type=int, default=10, help="base policies, seeds 0, 1, ... (default: %(default)s)")
+    parser.add_argument("--robot", default="balance_bot", choices=LAPS, help="each has --runs of its own (default: %(default)s)")
+    parser.add_argument("--policies", type=int, default=10, help="base policies, a seed each (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="of the first of them (default: %(default)s)")
     parser.add_argument("--few", type=int, default=3, help="of them, for the other recipes and the other robots (default: %(default)s)")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES, help="default: all")
     parser.add_argument("--hidden", type=Path, metavar="FILE", help="hidden parameter sets; default: the shipped one and --drawn others")
     parser.add_argument("--drawn", type=int, default=3, help="robots drawn at random beside the shipped one (default: %(default)s)")
     parser.add_argument("--marks", nargs="+", type=float, default=[60.0, 180.0, 300.0], metavar="S", help="of the robot's time")
     parser.add_argument("--runs", type=Path, default=Path("runs/tune"), help="policies and sessions (default: %(default)s)")
+    parser.add_argument(
+        "--known", type=Path, metavar="REPORT", help="an earlier report of this study: its sessions are there, flown elsewhere"
+    )
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="start nothing new after so long")
     parser.add_argument("--list", action="store_true")
@@ -236,19 +266,22 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     args = options()
     sets = args.runs / "hidden"
-    study = Study(args.runs, sets_of(args.hidden, sets) if args.hidden else {"hidden": "hidden", **drawn_sets(sets, args.drawn)})
+    hidden = sets_of(args.hidden, sets) if args.hidden else {"hidden": "hidden", **drawn_sets(sets, args.drawn)}
+    earlier = json.loads(args.known.read_text()) if args.known else {}
+    study = Study(args.robot, args.runs, hidden, earlier.get("rows", []))
     cells = cells_of(study, args)
     if args.list:
         for name, cell in cells:
-            print(f"{'there' if study.path(name, cell).exists() else '     '} {study.path(name, cell).stem}")
+            print(f"{'there' if study.rows(name, cell) else '     '} {study.path(name, cell).stem}")
         return 0
     (args.runs / "cells").mkdir(parents=True, exist_ok=True)
     failed, left = (0, 0) if args.report else fly(study, cells, args)
     rows = gathered(study, cells)
     words = {
         "command": "python tools/bench_tune.py " + shlex.join(sys.argv[1:]), "date": time.strftime("%Y-%m-%d"), "machine": machine(),
-        "source": source_state(), "sets": {name: text_of(path) for name, path in study.hidden.items()}, "asked": len(cells),
-        "missing": sum(not study.path(name, cell).exists() for name, cell in cells), "summary": summary(rows), "rows": rows,
+        "source": source_state(), "earlier": told_before(earlier),
+        "sets": {name: text_of(path) for name, path in study.hidden.items()}, "asked": len(cells),
+        "missing": sum(not study.rows(name, cell) for name, cell in cells), "summary": summary(rows), "rows": rows,
     }  # fmt: skip
     if args.out:
         args.out.write_text(json.dumps(words, indent=1) + "\n")

@@ -309,7 +309,7 @@ def cpu_seconds() -> float:
 def circumstances() -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"), "versions": {name: version_of(name) for name in VERSIONS},
-        "source": source_state(), "machine": {**machine(), "cpu": cpu_name()},
+        "source": source_state(), "machine": machine(),
     }  # fmt: skip
 
 
@@ -318,11 +318,6 @@ def version_of(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def main() -> int:

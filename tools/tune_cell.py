@@ -104,13 +104,13 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     session = Session(folder / "session", {"parent": parent.manifest.sha256}, resume=False)
     tuner = (Tuner if cell.gate else WithoutGate)(slots, session, learner, buffer, robot, None, Course(**dict(cell.course)))  # type: ignore[arg-type]
     before = score(parent.reference, spec, cell.hidden)
-    rows = []
+    rows, scores = [], {parent.manifest.sha256: before}
     for mark in cell.marks:
         while robot.seconds < mark:
             robot.live(1.0)
             while tuner.improve() == "learned":
                 pass
-        rows.append(row_of(cell, tuner, robot, before, mark))
+        rows.append(row_of(cell, tuner, robot, before, scores, mark))
         tell(f"{mark:g} s: {rows[-1]['after']:.0f} of {before['mean']:.0f} before, {learner.updates} updates, {robot.falls} falls")
     robot.close()
     took = time.monotonic() - begun
@@ -126,9 +126,13 @@ def score(policy: Reference, spec: RobotSpec, hidden: str) -> dict[str, Any]:
     return {"mean": found.mean, "survival": found.survival, "returns": [round(value, 2) for value in found.returns]}
 
 
-def row_of(cell: Cell, tuner: Tuner, robot: TuneRobot, before: dict[str, Any], mark: float) -> dict[str, Any]:
+def row_of(
+    cell: Cell, tuner: Tuner, robot: TuneRobot, before: dict[str, Any], scores: dict[str, dict[str, Any]], mark: float
+) -> dict[str, Any]:
+    """`scores`: of what drove at earlier marks, by its hash; what drives now joins them."""
     spec, current = tuner.spec, tuner.slots.current()
-    drives = before if current.manifest.version == 1 else score(current.reference, spec, cell.hidden)  # the parent's has been taken
+    key = current.manifest.sha256
+    drives = scores[key] = scores.get(key) or score(current.reference, spec, cell.hidden)
     learnt_file = make_actor_file(layers_of(tuner.learner.child().networks["actor"]), current.actor.activation, spec)
     learnt = score(actor_from_bytes(learnt_file, "the learner's", spec), spec, cell.hidden)
     difference = np.array(drives["returns"]) - np.array(before["returns"])
