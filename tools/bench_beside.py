@@ -7,7 +7,8 @@ For each rate: a virtual board on a pty, pinned to core 1; `edge-dsac run --slot
 The tuner is held by SIGSTOP in the blocks without it; so a pair of blocks is two neighbouring stretches of one flight. Its start and its
 first round are a stretch of their own (`while_starting`). Figures come from the flight's log: `tick` is a tick's own work from wake-up
 to the log, `late` its start after its deadline, `missed` deadlines that passed without a tick, `overrun` ticks not over one period after
-their deadline, `coasted` ticks without a fresh frame. A ratio is with over without, of one pair; the median over pairs is the result.
+their deadline, `coasted` ticks without a fresh frame, `stolen` what the hypervisor kept of that core. A ratio is with over without, of one
+pair; the median over pairs is the result.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Block:
     begin_ns: int
     end_ns: int
     rounds: int = 0  # that it did
+    stolen_ms: float = 0.0  # of the loop's core, by whoever else has this machine
 
 
 # ---- figures: pure
@@ -84,6 +86,7 @@ def joined(columns: np.ndarray, blocks: list[Block], hz: int) -> dict[str, Any]:
     rows = columns[inside]
     counts = {name: sum(one[name] for one in each) for name in ("ticks", "missed", "overrun", "coasted", "not_running")}
     seconds = sum(block.end_ns - block.begin_ns for block in blocks) * 1e-9
+    counts["stolen_ms_per_s"] = round(sum(block.stolen_ms for block in blocks) / seconds, 2)
     return {"seconds": round(seconds, 1), **counts, "tick_us": spread_us(rows["busy_ns"]), "late_us": spread_us(rows["late_ns"])}
 
 
@@ -156,10 +159,10 @@ class Flight:
         assert self.tuner is not None
         self.tuner.send_signal(signal.SIGCONT if beside else signal.SIGSTOP)
         time.sleep(SETTLE_S)
-        begin_ns, rounds = time.monotonic_ns(), self.rounds()
+        begin_ns, rounds, stolen = time.monotonic_ns(), self.rounds(), stolen_ms(LOOP_CPU)
         time.sleep(seconds)
         self.check()
-        return Block(beside, begin_ns, time.monotonic_ns(), self.rounds() - rounds)
+        return Block(beside, begin_ns, time.monotonic_ns(), self.rounds() - rounds, stolen_ms(LOOP_CPU) - stolen)
 
     def rounds(self) -> int:
         paths = list((self.slots / "tuning").glob("session-*/journal.jsonl"))
@@ -194,6 +197,12 @@ class Flight:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+
+
+def stolen_ms(cpu: int) -> float:
+    """What the hypervisor has kept of that core since it started; 0 for ever on a machine of one's own."""
+    words = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{cpu} ")).split()
+    return int(words[8]) * 1000.0 / os.sysconf("SC_CLK_TCK")
 
 
 def make_slots(spec: RobotSpec, folder: Path) -> None:
@@ -238,7 +247,8 @@ def table(row: dict[str, Any]) -> str:
         one = row[name]
         lines.append(
             f"  {name:>8} {one['seconds']:7.1f} s {one['ticks']:8d} ticks  missed {one['missed']} overrun {one['overrun']} coasted "
-            f"{one['coasted']}  rounds {one['rounds']}\n           tick {one['tick_us']}\n           late {one['late_us']}"
+            f"{one['coasted']}  stolen {one['stolen_ms_per_s']} ms/s  rounds {one['rounds']}\n"
+            f"           tick {one['tick_us']}\n           late {one['late_us']}"
         )
     return "\n".join([*lines, *(f"  {name}: {each['median']} times (pairs {each['pairs']})" for name, each in row["ratios"].items())])
 
