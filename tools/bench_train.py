@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from edge_dsac.learn.run_folder import machine
 
 OURS = ("dsac_t/eager", "dsac_t/compiled", "sac/compiled", "dsac_t_bf16/compiled")
 PEERS = {"sb3_sac": "stable_baselines3", "sbx_sac": "sbx"}
@@ -384,6 +387,7 @@ def main() -> int:
         result["end_to_end"] = end_to_end(args.updates, args.repeats, lambda who: reason_to_skip(who, "paper", flags, installed), out)
     for name, value in [*result["update_ms"].items(), *result["ratio"].items()]:
         print(f"{name:44} {value}", file=out)
+    result |= {"command": " ".join(["python", *sys.argv]), "date": date.today().isoformat(), "machine": machine()}
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
     if args.json:

@@ -68,7 +68,7 @@ class Options:
     device: str = "cpu"
     """cpu, or cuda"""
     precision: Precision = "float32"
-    """of matrix products; bfloat16 where the processor has it: quicker, what it costs in returns is not known yet"""
+    """of matrix products; bfloat16 where the processor has it: slower with avx512_bf16 alone (bench/train.json), with AMX nobody has run it"""
     workers: bool = False
     """of a Gymnasium id: each environment in a process of its own"""
     film_s: float = 10.0
