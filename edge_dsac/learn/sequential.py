@@ -38,12 +38,10 @@ class Demands:
     """share of trials in which a candidate that is no better may be accepted, and in which either end of the interval may be wrong"""
     least_pairs: int = 3
     """no verdict on the reward before; a fall needs no pair"""
-    most_pairs: int = 40
-    """then what is not shown is not there"""
-    patience_from: int = 5
-    """pairs after which it is foretold how many it will take, ..."""
-    patience: int = 16
-    """... and more than so many are not flown: meanwhile the learner has got further than the candidate"""
+    most_pairs: int = 16
+    """more are not flown for one candidate: meanwhile the learner has got further than it"""
+    foretell_from: int = 5
+    """pairs after which a trial ends that, going on like this, would show no gain within `most_pairs`"""
     tolerance: float = 0.1
     """m/s and rad/s by which what was asked for in the two windows of a pair may differ"""
     limited_factor: float = 1.5
@@ -149,27 +147,13 @@ def decide(gains: Float, demands: Demands) -> NDArray[np.str_]:
     return np.where(enough, word, "undecided")
 
 
-def is_hopeless(gains: Float, demands: Demands) -> bool:
-    """Could not even pairs that all come out as well as the best so far, or two deviations above the mean, still show a gain?"""
-    n = len(gains)
-    if n < max(demands.least_pairs, 2):
-        return False
-    deviation = float(gains.std(ddof=1))
-    hopes = np.array([gains.max(), gains.mean() + deviation, gains.mean() + 2.0 * deviation])
-    for total in range(demands.most_pairs, n, -1):  # mostly it is the most pairs that show it
-        hoped = np.concatenate([np.tile(gains, (3, 1)), np.tile(hopes[:, None], (1, total - n))], axis=1)
-        if (decide(hoped, demands) == "better").any():
-            return False
-    return True
-
-
 def takes_too_long(gains: Float, demands: Demands) -> bool:
-    """If the pairs to come were like those so far, would a gain be shown only after more of them than anybody should wait for?"""
+    """If the pairs to come were like those so far, would none of the looks to come show a gain?"""
     n = len(gains)
-    if n < demands.patience_from:
+    if n < demands.foretell_from:
         return False
     mean, square = gains.mean(), np.square(gains - gains.mean()).sum() / (n - 1)
-    return all(evidence(total, mean, square * (total - 1))[0] < 1.0 / demands.alpha for total in range(n, demands.patience + 1))
+    return all(evidence(total, mean, square * (total - 1))[0] < 1.0 / demands.alpha for total in range(n, demands.most_pairs + 1))
 
 
 # ---- the verdict
@@ -204,10 +188,8 @@ def verdict_on(gains: Float, falls: tuple[int, int], vetoes: list[str], demands:
     refused = [f"not accepted: {veto}" for veto in vetoes]
     if n >= demands.most_pairs:
         return "no evidence", refused or [f"{n} pairs flown, and no difference to be seen"]
-    if by_reward != "better" and is_hopeless(gains, demands):
-        return "no evidence", [*refused, f"after {n} pairs not even {demands.most_pairs - n} good ones more would show a gain"]
     if by_reward != "better" and takes_too_long(gains, demands):
-        mean, most = gains.mean(), demands.patience
+        mean, most = gains.mean(), demands.most_pairs
         return "no evidence", [*refused, f"after {n} pairs {mean:+.3g} per tick: more than {most} would be needed to show a gain"]
     return "undecided", refused
 
