@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_learn_windows import whole
 
-from edge_dsac.learn.sequential import Demands, decide, e_values, interval, judge, student_cdf, takes_too_long
+from edge_dsac.learn.sequential import Demands, decide, e_values, interval, is_hopeless, judge, student_cdf, takes_too_long
 
 TRIALS = 3000
 LOOKS = 40  # far more than are flown: the promise holds at any stop
@@ -80,7 +80,7 @@ def word_of(gains):
         word = str(decide(gains[:n], DEMANDS))
         if word != "undecided":
             return word, n
-        if takes_too_long(gains[:n], DEMANDS):
+        if is_hopeless(gains[:n], DEMANDS) or takes_too_long(gains[:n], DEMANDS):
             return "no evidence", n
     return "no evidence", len(gains)
 
@@ -92,6 +92,14 @@ def test_what_would_take_too_long_makes_room_early_and_a_large_gain_is_waited_fo
         flown = [word_of(effect + generator.standard_normal(24)) for _ in range(200)]
         assert least_found <= np.mean([word == "better" for word, _ in flown]) <= most_found
         assert np.mean([at for _, at in flown]) <= most_pairs
+
+
+def test_what_is_clearly_worse_is_off_after_three_pairs_and_a_gain_hardly_ever(generator):
+    """In deviations of a pair's difference: it need not drive for the eight pairs that prove it."""
+    noise = generator.standard_normal((4000, DEMANDS.least_pairs))
+    for effect, least, most in ((-10.0, 0.99, 1.0), (-3.0, 0.7, 0.95), (0.0, 0.0, 0.05), (0.7, 0.0, 0.005)):
+        assert least <= np.mean([is_hopeless(gains, DEMANDS) for gains in noise + effect]) <= most
+    assert not any(is_hopeless(gains[:2], DEMANDS) for gains in noise - 10.0)
 
 
 def test_nothing_is_foretold_from_too_few_pairs(generator):
@@ -250,6 +258,11 @@ def test_a_small_gain_that_would_take_too_long_is_no_evidence_and_says_so():
     assert verdict.decision == "no evidence"
     assert verdict.reasons == ("after 5 pairs +0.04 per tick: more than 16 would be needed to show a gain",)
     assert judge(flown(SMALL), dataclasses.replace(DEMANDS, most_pairs=100)).decision == "undecided"
+
+
+def test_three_bad_pairs_leave_nothing_to_hope_for():
+    verdict = judge(flown([-gain for gain in CLEAR[:3]]))
+    assert (verdict.decision, verdict.reasons) == ("no evidence", ("after 3 pairs -0.41 per tick: no gain to hope for",))
 
 
 def test_one_fall_of_the_new_one_is_worse_at_once_whatever_it_earned():

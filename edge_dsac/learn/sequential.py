@@ -147,6 +147,12 @@ def decide(gains: Float, demands: Demands) -> NDArray[np.str_]:
     return np.where(enough, word, "undecided")
 
 
+def is_hopeless(gains: Float, demands: Demands) -> bool:
+    """Would even pairs as good as the best so far, or two deviations above the mean, be no gain? Eight pairs to prove it are not driven."""
+    enough = len(gains) >= max(demands.least_pairs, 2)
+    return bool(enough and max(gains.max(), gains.mean() + 2.0 * gains.std(ddof=1)) <= 0.0)
+
+
 def takes_too_long(gains: Float, demands: Demands) -> bool:
     """If the pairs to come were like those so far, would none of the looks to come show a gain?"""
     n = len(gains)
@@ -188,9 +194,11 @@ def verdict_on(gains: Float, falls: tuple[int, int], vetoes: list[str], demands:
     refused = [f"not accepted: {veto}" for veto in vetoes]
     if n >= demands.most_pairs:
         return "no evidence", refused or [f"{n} pairs flown, and no difference to be seen"]
+    so_far = f"after {n} pairs {gains.mean():+.3g} per tick" if n else ""
+    if by_reward != "better" and is_hopeless(gains, demands):
+        return "no evidence", [*refused, f"{so_far}: no gain to hope for"]
     if by_reward != "better" and takes_too_long(gains, demands):
-        mean, most = gains.mean(), demands.most_pairs
-        return "no evidence", [*refused, f"after {n} pairs {mean:+.3g} per tick: more than {most} would be needed to show a gain"]
+        return "no evidence", [*refused, f"{so_far}: more than {demands.most_pairs} would be needed to show a gain"]
     return "undecided", refused
 
 
