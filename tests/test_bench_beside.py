@@ -51,12 +51,24 @@ def test_ratios_are_of_neighbours_and_the_median_is_of_the_pairs(bot):
     assert beside == [True, False, False, True, True, False]
     blocks = [Block(learnt, k * S, (k + 1) * S, 3 * learnt) for k, learnt in enumerate(beside)]
     found = ratios(rows, blocks, HZ)["tick_us p999"]
-    assert found == {"median": 2.0, "pairs": [2.0, 1.5, 2.0]}
+    assert (found["median"], found["pairs"]) == (2.0, [2.0, 1.5, 2.0])
+    assert found["whole"] == 2.0  # 400 over 200
+    assert (found["low"], found["high"]) == (1.5, 2.0)  # of the middle pair alone, and of the others
     both = bench_beside.result_of(rows, blocks, HZ)
     assert (both["with"]["ticks"], both["without"]["ticks"], both["with"]["rounds"], both["without"]["rounds"]) == (1500, 1500, 9, 0)
     assert both["with"]["tick_us"]["max"] == 400.0
     assert both["without"]["tick_us"]["max"] == 200.0
     assert both["with"]["seconds"] == 3.0
+
+
+def test_what_happened_more_often_with_the_tuner_is_counted_by_the_minute(bot):
+    rows = np.delete(flight(bot, 2000), [10, 20, 30, 1510, 700])  # of the second seconds: three with, one with, one without
+    blocks = [Block(True, 0, S), Block(False, S, 2 * S), Block(False, 2 * S, 3 * S), Block(True, 3 * S, 4 * S)]
+    found = bench_beside.more_a_minute(rows, blocks, HZ)
+    assert found["missed"][0] == (3 - 1 + 1 - 0) / 2 * 60
+    assert found["missed"][1] == pytest.approx(12.706 * np.std([2 * 60, 60], ddof=1) / np.sqrt(2), abs=0.1)
+    assert found["overrun"] == [0.0, 0.0]
+    assert bench_beside.more_a_minute(rows, blocks[:2], HZ)["missed"] == [120.0, None]
 
 
 def test_what_was_missed_between_two_blocks_is_nobodys(bot):

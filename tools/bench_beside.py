@@ -7,8 +7,9 @@ For each rate: a virtual board on a pty, pinned to core 1; `edge-dsac run --slot
 The tuner is held by SIGSTOP in the blocks without it; so a pair of blocks is two neighbouring stretches of one flight. Its start and its
 first round are a stretch of their own (`while_starting`). Figures come from the flight's log: `tick` is a tick's own work from wake-up
 to the log, `late` its start after its deadline, `missed` deadlines that passed without a tick, `overrun` ticks not over one period after
-their deadline, `coasted` ticks without a fresh frame, `stolen` what the hypervisor kept of that core. A ratio is with over without, of one
-pair; the median over pairs is the result.
+their deadline, `coasted` ticks without a fresh frame, `stolen` what the hypervisor kept of that core. A ratio is with over without:
+`whole` of all ticks of the one and of the other, with the 95 % interval that drawing pairs anew gives, and `median` of the pairs' own.
+`more_a_minute` are counts with minus without, mean over pairs and half of the 95 % interval.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench_loop import LOOP_CPU, OTHER_CPU, machine, spec_at, spread_us
 from tunable_policy import make_carried, make_policy_file
+from tune_report import interval
 
 from edge_dsac.bundle.keyring import board_key, key_folder, trusted_keys
 from edge_dsac.bundle.slots import create_slots
@@ -45,6 +47,8 @@ from edge_dsac.steplog.layout import FRESH
 CRITICS, ACTOR = (128, 128), (64, 64)
 SETTLE_S = 0.5  # of a block, not counted: what was waiting for the core when it began
 FIRST_ROWS_S, START_S = 17.0, 900.0  # the tuner waits for 15 s of rows; compiling may take minutes, once
+COLUMN, PERCENTILE = {"tick_us": "busy_ns", "late_us": "late_ns"}, {"p50": 50.0, "p99": 99.0, "p999": 99.9}
+REDRAWN = 400
 FIGURES = (("tick_us", "p999"), ("tick_us", "p50"), ("late_us", "p999"), ("late_us", "p99"))
 
 
@@ -80,26 +84,58 @@ def figures(columns: np.ndarray, begin_ns: int, end_ns: int, hz: int) -> dict[st
 def joined(columns: np.ndarray, blocks: list[Block], hz: int) -> dict[str, Any]:
     """All blocks of one condition as one: percentiles over all their ticks, counts added."""
     each = [figures(columns, block.begin_ns, block.end_ns, hz) for block in blocks]
-    inside = np.zeros(len(columns), bool)
-    for block in blocks:
-        inside |= (columns["t_host_ns"] >= block.begin_ns) & (columns["t_host_ns"] < block.end_ns)
-    rows = columns[inside]
+    rows = columns[np.any([inside(columns, block) for block in blocks], axis=0)]
     counts = {name: sum(one[name] for one in each) for name in ("ticks", "missed", "overrun", "coasted", "not_running")}
     seconds = sum(block.end_ns - block.begin_ns for block in blocks) * 1e-9
     counts["stolen_ms_per_s"] = round(sum(block.stolen_ms for block in blocks) / seconds, 2)
     return {"seconds": round(seconds, 1), **counts, "tick_us": spread_us(rows["busy_ns"]), "late_us": spread_us(rows["late_ns"])}
 
 
+def pairs_of(blocks: list[Block]) -> list[tuple[Block, Block]]:
+    """(with, without) of neighbours."""
+    return [(one, other) if one.beside else (other, one) for one, other in zip(blocks[0::2], blocks[1::2], strict=False)]
+
+
 def ratios(columns: np.ndarray, blocks: list[Block], hz: int) -> dict[str, Any]:
-    """With over without, per pair of neighbours, and their median."""
-    found: dict[str, list[float]] = {f"{what} {which}": [] for what, which in FIGURES}
-    for one, other in zip(blocks[0::2], blocks[1::2], strict=False):
-        beside, alone = (one, other) if one.beside else (other, one)
-        a, b = figures(columns, beside.begin_ns, beside.end_ns, hz), figures(columns, alone.begin_ns, alone.end_ns, hz)
-        for what, which in FIGURES:
-            if a[what] and b[what] and b[what][which] > 0.0:
-                found[f"{what} {which}"].append(round(a[what][which] / b[what][which], 3))
-    return {name: {"median": round(float(np.median(each)), 3) if each else None, "pairs": each} for name, each in found.items()}
+    """With over without: of all their ticks, and of each pair of neighbours."""
+    found = {}
+    for what, which in FIGURES:
+        times = [tuple(columns[COLUMN[what]][inside(columns, block)] for block in pair) for pair in pairs_of(blocks)]
+        percentile = PERCENTILE[which]
+        each = [float(np.percentile(a, percentile) / np.percentile(b, percentile)) for a, b in times]
+        whole, low, high = redrawn(times, percentile)
+        found[f"{what} {which}"] = {
+            "whole": round(whole, 3), "low": round(low, 3), "high": round(high, 3), "median": round(float(np.median(each)), 3),
+            "pairs": [round(value, 3) for value in each],
+        }  # fmt: skip
+    return found
+
+
+def redrawn(times: list[tuple[np.ndarray, ...]], percentile: float) -> tuple[float, float, float]:
+    """(ratio, its 95 % interval) of percentiles over all ticks. Pairs are drawn, for a machine has moods that last for seconds."""
+
+    def ratio(chosen: Any) -> float:
+        a, b = (np.percentile(np.concatenate([times[k][side] for k in chosen]), percentile) for side in (0, 1))
+        return float(a / b)
+
+    generator = np.random.default_rng(0)
+    drawn = [ratio(generator.integers(len(times), size=len(times))) for _ in range(REDRAWN)]
+    return ratio(range(len(times))), *(float(value) for value in np.percentile(drawn, (2.5, 97.5)))
+
+
+def more_a_minute(columns: np.ndarray, blocks: list[Block], hz: int) -> dict[str, Any]:
+    """Of what may only happen more often: with minus without."""
+    differences: dict[str, list[float]] = {"missed": [], "overrun": [], "coasted": []}
+    for pair in pairs_of(blocks):
+        a, b = (figures(columns, block.begin_ns, block.end_ns, hz) for block in pair)
+        a_minute = 60e9 / (pair[0].end_ns - pair[0].begin_ns)
+        for name, values in differences.items():
+            values.append((a[name] - b[name]) * a_minute)
+    return {name: [None if part is None else round(part, 2) for part in interval(values)] for name, values in differences.items()}
+
+
+def inside(columns: np.ndarray, block: Block) -> np.ndarray:
+    return np.asarray((columns["t_host_ns"] >= block.begin_ns) & (columns["t_host_ns"] < block.end_ns))
 
 
 def order(blocks: int) -> list[bool]:
@@ -113,6 +149,7 @@ def result_of(columns: np.ndarray, blocks: list[Block], hz: int) -> dict[str, An
         "with": {**joined(columns, with_, hz), "rounds": sum(b.rounds for b in with_)},
         "without": {**joined(columns, without, hz), "rounds": sum(b.rounds for b in without)},
         "ratios": ratios(columns, blocks, hz),
+        "more_a_minute": more_a_minute(columns, blocks, hz),
     }
 
 
@@ -250,7 +287,9 @@ def table(row: dict[str, Any]) -> str:
             f"{one['coasted']}  stolen {one['stolen_ms_per_s']} ms/s  rounds {one['rounds']}\n"
             f"           tick {one['tick_us']}\n           late {one['late_us']}"
         )
-    return "\n".join([*lines, *(f"  {name}: {each['median']} times (pairs {each['pairs']})" for name, each in row["ratios"].items())])
+    for name, each in row["ratios"].items():
+        lines.append(f"  {name}: {each['whole']} times ({each['low']} to {each['high']}), median of pairs {each['median']}")
+    return "\n".join([*lines, *(f"  {name}: {more} more a minute (+- {half})" for name, (more, half) in row["more_a_minute"].items())])
 
 
 def main() -> int:
@@ -258,7 +297,7 @@ def main() -> int:
     parser.add_argument("--hz", type=int, nargs="+", default=[500, 1000])
     parser.add_argument("--seconds", type=float, help="of each condition; overrides --blocks")
     parser.add_argument("--blocks", type=int, default=8, help="even; half of them with the tuner (default: %(default)s)")
-    parser.add_argument("--block-s", type=float, default=15.0, help="default: %(default)s")
+    parser.add_argument("--block-s", type=float, default=5.0, help="default: %(default)s")
     parser.add_argument("--compile", choices=("auto", "on", "off"), default="on", help="the tuner's update (default: %(default)s)")
     parser.add_argument("--recipe", default="full", help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output; progress on standard error")
