@@ -76,5 +76,5 @@ def test_a_small_run_of_ours_writes_its_json(tmp_path):
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said == json.loads(path.read_text())
-    assert set(said) == {"update_ms", "ratio"}
+    assert set(said) == {"update_ms", "ratio", "command", "date", "machine"}
     assert 0.05 < said["update_ms"]["dsac_t/eager/1"]["p50"] < 1000.0
