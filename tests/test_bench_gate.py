@@ -72,6 +72,19 @@ def test_every_tick_in_a_window_that_is_not_its_own_is_counted(bot, drivers, tic
     assert late(bot, drivers) == ticks
 
 
+@pytest.mark.parametrize(
+    ("drivers", "ticks"),
+    [
+        ("oo" + "nnn" + "nnnnoooo" * 2 + "oo", 0),
+        ("oo" + "n" + "ooo" + "nnn" + "nnnnoooo" * 2 + "oo", 0),  # it was taken off, and began anew
+        ("oo" + "nnnn" + "nnnnoooo" * 2 + "oo", 1),
+    ],
+)
+def test_an_approach_is_its_own_too_and_no_longer_than_planned(bot, drivers, ticks):
+    plan = dataclasses.replace(plan_of(bot), approach_ticks=3)
+    assert stay_of([records_of(bot, drivers)], NEW, plan).after_window == ticks
+
+
 def test_a_lost_frame_that_the_plan_allows_belongs_to_the_window(bot):
     plan = dataclasses.replace(plan_of(bot), max_coasted_share=0.5)
     assert stay_of([records_of(bot, "nnkn" + "oooo" + "nnnn" + "oooo")], NEW, plan).after_window == 0
@@ -280,5 +293,6 @@ def test_a_copy_of_the_parent_flies_its_windows_and_is_not_accepted(home, tmp_pa
     row = try_out(home, made.carried, made.rows, tmp_path, seed=3, course=Course(pairs=1))
     lap_s = sum(leg.seconds for leg in read_lap(LAP).legs)
     assert row["verdict"] == "no evidence"
-    assert row["drove_s"] == lap_s == Course().window_s
+    assert lap_s == Course().window_s
+    assert row["drove_s"] == Course().approach_s + lap_s
     assert (row["pairs"], row["falls"], row["drives_now"]) == (1, [], False)

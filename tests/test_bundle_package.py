@@ -250,8 +250,8 @@ def mended(files):
 
 @pytest.mark.parametrize("name", ["manifest.json", "manifest.json.minisig"])
 def test_with_mended_crcs_a_flip_is_refused_by_the_signature_with_nothing_loaded(name, monkeypatch):
-    seen = spy_on_readers(monkeypatch, [])
     files = take_apart(small_bundle())
+    seen = spy_on_readers(monkeypatch, [])
     comment = files["manifest.json.minisig"].index(b"\n")
     for at in range(0, len(files[name]), 41):
         if name == "manifest.json.minisig" and 18 < at < comment:
@@ -263,8 +263,8 @@ def test_with_mended_crcs_a_flip_is_refused_by_the_signature_with_nothing_loaded
 
 
 def test_with_mended_crcs_another_file_is_refused_by_its_hash_before_it_is_loaded(monkeypatch):
-    seen = spy_on_readers(monkeypatch, [])
     files = take_apart(small_bundle())
+    seen = spy_on_readers(monkeypatch, [])
     for name in ("actor.npz", "golden.npz"):
         for at in range(0, len(files[name]), 301):
             data = bytearray(files[name])
@@ -283,8 +283,8 @@ def test_a_file_more_or_less_than_signed_is_refused():
 
 @pytest.mark.parametrize("step", [53, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_truncated_file_is_refused_at_every_length(step, monkeypatch):
-    seen = spy_on_readers(monkeypatch, [])
     data = small_bundle()
+    seen = spy_on_readers(monkeypatch, [])
     for length in range(0, len(data), step):
         with pytest.raises(BundleError):
             read_bundle(data[:length], KEYS)

@@ -14,7 +14,7 @@ from edge_dsac.bundle.manifest import BundleError
 from edge_dsac.bundle.package import check_version, read_bundle
 from edge_dsac.bundle.slot_folder import Outcome, SlotsError, Stage
 from edge_dsac.bundle.slots import Slots, create_slots
-from edge_dsac.bundle.trial_plan import TrialError, TrialPlan, read_trial, trial_file
+from edge_dsac.bundle.trial_plan import Habit, TrialError, TrialPlan, read_trial, trial_file
 
 SIZE = 11
 PLAN = TrialPlan(window_ticks=100, pairs=3, low=(-5.0,) * SIZE, high=(5.0,) * SIZE, settle_ticks=20)
@@ -414,6 +414,8 @@ def test_a_plan_comes_back_as_it_was():
         ({"max_limited_share": 1.5}, "max_limited_share"),
         ({"max_action_shift": 0.0}, "max_action_shift"),
         ({"max_void": 3}, "max_void"),
+        ({"habit": {"entries": [1, 2], "mean": [0.0], "whitening": [1.0] * 4, "most": 1.0}}, "for 2 entries expected 2 means and 4"),
+        ({"habit": {"entries": [-1], "mean": [0.0], "whitening": [1.0], "most": 1.0}}, "entries"),
     ],
     ids=str,
 )
@@ -422,6 +424,11 @@ def test_a_plan_with_a_wrong_value_is_refused_by_its_name(change, said):
     table["plan"].update(change)
     with pytest.raises(TrialError, match=said):
         read_trial(json.dumps(table).encode())
+
+
+def test_a_habit_of_other_observations_is_refused():
+    with pytest.raises(TrialError, match="tells of entry 12, the policy sees 12"):
+        dataclasses.replace(PLAN, low=(-1.0,) * 12, high=(1.0,) * 12, habit=Habit((0, 12), (0.0,) * 2, (1.0,) * 4, 1.0)).check_for(12)
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"candidate": "1", "plan": {}}', b"[" * 100_000, b"\xff"])

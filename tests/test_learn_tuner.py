@@ -22,8 +22,9 @@ pytestmark = pytest.mark.slow  # torch takes seconds before its first gradient
 
 EASY = Limits(least_observations=20, least_blocks=2)
 EAGER = Course(
-    first_s=2.0, updates_per_row=1000.0, first_updates=20, candidate_updates=20, window_s=0.5, settle_s=0.1, pairs=6, limits=EASY
-)
+    first_s=2.0, updates_per_row=1000.0, first_updates=20, candidate_updates=20, window_s=0.5, settle_s=0.1, approach_s=0.0, pairs=6,
+    limits=EASY,
+)  # fmt: skip
 NEVER = dataclasses.replace(EAGER, first_updates=1 << 40)
 
 
@@ -292,6 +293,21 @@ def test_a_verdict_that_comes_too_late_drops_the_candidate_and_the_tuner_goes_on
     assert ready.slots.current().identity != identity
     assert ready.slots.candidate() is None
     assert ready.tuner.improve() == "learned"
+
+
+def test_windows_begin_behind_the_approach(proposed):
+    ready = proposed(course=dataclasses.replace(EAGER, approach_s=0.3))
+    begin(ready)
+    old, new, hz = ready.tuner.current.identity, ready.tuner.attempt.identity, ready.spec.rates.control_hz
+    at = 10_000
+    for who, seconds in ((new, 0.2), (old, 0.4), (new, 0.3), (old, 0.5), (new, 0.5), (old, 0.1)):  # the first approach was broken off
+        ticks = round(seconds * hz)
+        ready.flights.add(flown(ready.spec, ticks, who, at, 0.1))
+        at += ticks
+        ready.tuner.improve()
+    found = ready.tuner.attempt.windows
+    begun = [10_000 + round(seconds * hz) for seconds in (0.9, 1.4)]
+    assert [(window.who, window.first, window.void) for window in found[:2]] == [("old", begun[0], ""), ("new", begun[1], "")]
 
 
 def test_windows_come_out_of_the_log_by_the_name_in_every_step(proposed):

@@ -241,6 +241,29 @@ def eventful(spec, generator):
     return rows[generator.random(len(rows)) > 0.005]
 
 
+def test_an_approach_is_no_window_and_what_is_before_its_end_is_none_either(bot):
+    """It began anew after three ticks, and again after a person; then nine in a row, and two windows."""
+    parts = [(3, NEW), (20, OLD), (5, NEW), (4, "person"), (12, OLD), (9, NEW), (10, OLD), (10, NEW), (1, OLD)]
+    rows = flight(*(stretch(bot, n, OLD, rules=int(Rule.HUMAN)) if who == "person" else stretch(bot, n, who) for n, who in parts))
+    found = cut(bot, rows, approach_ticks=9)
+    assert [(window.who, window.first, window.void) for window in found[:2]] == [("old", 100 + 53, ""), ("new", 100 + 63, "")]
+    assert len(pairs(found).pairs) == 1
+    every_tick = Windows(bot, OLD, NEW, WINDOW, SETTLE, approach_ticks=9)
+    assert repr([*(window for row in rows for window in every_tick.feed(row[None])), *every_tick.finish()]) == repr(found)
+
+
+def test_a_window_of_the_new_one_may_follow_its_approach(bot):
+    found = cut(bot, flight(stretch(bot, 9 + 10, NEW), stretch(bot, 11, OLD)), approach_ticks=9)
+    assert [(window.who, window.first) for window in found if not window.void] == [("new", 109), ("old", 119)]
+
+
+@pytest.mark.parametrize("rest", [0, 2])  # ticks in which the old one tries to catch it
+def test_a_fall_in_the_approach_is_the_new_ones(bot, rest):
+    rows = falling(bot, [stretch(bot, 10, OLD), stretch(bot, 4, NEW), *[stretch(bot, rest, OLD)] * bool(rest)])
+    found = cut(bot, rows, approach_ticks=9)
+    assert [(window.who, window.void, window.fell) for window in found] == [("new", "its approach", "new")]
+
+
 @pytest.mark.slow
 def test_any_chunking_gives_the_same_windows(bot, generator):
     for _ in range(2):

@@ -61,6 +61,30 @@ def test_an_old_policy_that_answers_nan_is_not_faded_from():
     assert slot.act(OBS) == pytest.approx([0.25])
 
 
+def test_in_an_approach_both_are_asked_and_the_share_of_the_new_one_rises_to_all():
+    old, new = Constant([0.5]), Constant([0.0], 2)
+    slot = Slot(old, fade_ticks=2)
+    slot.take(new, approach_ticks=4)
+    answers, blended = [], []
+    for k in range(6):
+        old.value = np.array([0.5 + 0.1 * k])  # what the old one would do now counts, not what it did at first
+        answers.append(float(slot.act(OBS)[0]))
+        blended.append(bool(slot.rules))
+    assert answers == pytest.approx([0.5, 0.75 * 0.6, 0.5 * 0.7, 0.25 * 0.8, 0.0, 0.0])
+    assert blended == [True, True, True, False, False, False]
+    assert (old.asked, slot.replaced) == (4, None)
+
+
+def test_an_approach_can_be_left_at_once():
+    old, new = Constant([0.5]), Constant([0.0], 2)
+    slot = Slot(old, fade_ticks=2)
+    slot.take(new, approach_ticks=4)
+    assert [float(slot.act(OBS)[0]) for _ in range(2)] == pytest.approx([0.5, 0.375])
+    slot.take(old, fade=False)
+    assert [float(slot.act(OBS)[0]) for _ in range(2)] == [0.5, 0.5]
+    assert (new.asked, slot.rules) == (2, 0)
+
+
 def test_of_two_offers_before_a_boundary_the_last_one_wins():
     slot = Slot(Constant([0.0]))
     slot.offer(Constant([0.1], 2))

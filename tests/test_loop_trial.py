@@ -17,7 +17,7 @@ from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slot_folder import Stage
 from edge_dsac.bundle.slots import Slots, create_slots
-from edge_dsac.bundle.trial_plan import TrialPlan
+from edge_dsac.bundle.trial_plan import Habit, TrialPlan
 from edge_dsac.loop.candidates import Candidates
 from edge_dsac.loop.control import ControlLoop
 from edge_dsac.loop.exercise import Exercise, Lap, Leg
@@ -312,6 +312,106 @@ def test_the_exercise_goes_on_in_the_shadow_and_begins_anew_with_the_first_windo
         rig.ticks()
         places.append(exercise.at)
     assert places == [1, 2, 3, 4, 0, 1, 2, 1, 2, 3]
+
+
+# ---- the approach
+
+APPROACH = {"approach_ticks": 9, "settle_ticks": 3}
+
+
+def approaching(unusual=lambda loop: False, value=0.3, **more):
+    rig = Rig().running().offer(plan_of(window=5, pairs=1, **{"seed": seed_with(False), **APPROACH, **more}), Constant(NEW, value))
+    rig.trial.unusual = unusual
+    return rig
+
+
+def test_in_the_approach_its_share_rises_to_all_and_then_the_windows_begin():
+    rig = approaching()
+    begun = len(rig.drove()) + 2  # behind the tick of the offer, and the one that finds the robot running
+    rig.ticks(40)
+    drove, steps = rig.drove(), rig.log.steps
+    assert drove[begun : begun + 10] == [NEW] * 9 + [OLD]
+    assert [float(step.action[0]) for step in steps[begun : begun + 9]] == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.3, 0.3])
+    assert all(Rule.BLEND & Rule(step.command.rules) for step in steps[begun : begun + 5])  # nobody is the author
+    assert (rig.trial.stage, rig.trial.retreats) == (Stage.OVER, 0)
+    assert rig.trial.starts[0] == begun + 9
+    assert drove.count(NEW) == 9 + 5
+
+
+def test_from_what_is_unusual_the_old_one_takes_over_at_once_and_it_begins_anew():
+    strange = []
+    rig = approaching(lambda loop: bool(strange))
+    begun = len(rig.drove()) + 2
+    rig.ticks(5)
+    strange.append(True)
+    rig.ticks(4)  # the fourth tick of the approach is the first that shows it
+    strange.clear()
+    rig.ticks(40)
+    drove = rig.drove()
+    assert drove[begun : begun + 5] == [NEW] * 4 + [OLD]
+    first_old = begun + 4
+    assert np.array_equal(rig.log.steps[first_old].action, rig.old.value)  # without a fade
+    rest = drove[first_old:].index(NEW)
+    assert rest >= 3 + 3  # while it was unusual, and then for as long as a robot takes to settle
+    assert drove[first_old + rest : first_old + rest + 9] == [NEW] * 9
+    assert (rig.trial.stage, rig.trial.retreats) == (Stage.OVER, 1)
+    assert rig.trial.details()["retreats"] == 1
+
+
+def test_not_again_and_again():
+    rig = approaching(lambda loop: rig.trial.approached == 5, max_retreats=1)
+    tripped(rig, 60)
+    assert rig.trial.why == "the robot did what it usually does not at 56% of the approach, for the 2. time"
+    assert rig.drove().count(NEW) == 2 * 6 <= rig.trial.plan.most_new_ticks
+
+
+def test_a_person_interrupts_an_approach_and_that_is_no_retreat():
+    rig = approaching().ticks(5)
+    rig.person.rules = int(Rule.HUMAN)
+    rig.ticks(20)
+    assert set(rig.drove()[-19:]) == {OLD}
+    assert (rig.trial.approached, rig.trial.voids, rig.trial.retreats) == (0, 1, 0)
+    rig.person.rules = 0
+    rig.ticks(40)
+    assert rig.trial.stage == Stage.OVER
+
+
+@pytest.mark.parametrize(("wait", "stage"), [(1, Stage.ABORTED), (6, None)])
+def test_a_fall_soon_after_a_retreat_is_its_doing_and_a_late_one_is_not(wait, stage):
+    rig = approaching(lambda loop: rig.trial.approached == 4 or rig.trial.retreats > 0, settle_ticks=4)
+    while not rig.trial.retreats:
+        rig.ticks()
+    rig.ticks(wait)
+    rig.board.board = BoardMode.FAULT
+    rig.ticks(2)
+    assert rig.trial.stage == stage
+
+
+def test_the_exercise_goes_on_in_the_approach_and_begins_anew_with_the_first_window():
+    exercise = Exercise(Lap((Leg(0.03, speed_m_s=0.1), Leg(0.02, speed_m_s=0.2))), 100)
+    rig = Rig(exercise).running().offer(plan_of(window=5, **{**APPROACH, "approach_ticks": 6}))
+    places = []
+    for _ in range(10):
+        rig.ticks()
+        places.append(exercise.at)
+    assert places == [1, 2, 3, 4, 0, 1, 2, 1, 2, 3]
+
+
+def test_unusual_is_what_does_not_go_together():
+    """Each of two entries alone goes as far; they go up and down together."""
+    spread = np.array([[1.0, 0.9], [0.9, 1.0]])
+    whitening = np.linalg.cholesky(np.linalg.inv(spread))
+    trial = Trial(Constant(OLD), Constant(NEW), plan_of(habit=Habit((1, 3), (0.5, 0.0), tuple(whitening.ravel().tolist()), 9.0)))
+
+    def loop(a, b):
+        return SimpleNamespace(obs=SimpleNamespace(vector=np.array([7.0, a, 7.0, b])))
+
+    assert not trial.unusual(loop(0.5, 0.0))
+    assert not trial.unusual(loop(0.5 + 2.5, 2.5))
+    assert trial.unusual(loop(0.5 + 2.5, -2.5))
+    assert trial.unusual(loop(0.5 + 4.5, 4.5))
+    assert trial.unusual(loop(math.nan, 0.0))
+    assert not Trial(Constant(OLD), Constant(NEW), plan_of()).unusual(loop(math.nan, 0.0))  # nothing was said about it
 
 
 def test_a_board_fault_that_stops_nothing_ends_the_trial_too():

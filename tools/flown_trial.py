@@ -76,19 +76,21 @@ def stay_of(flights: list[np.ndarray], new: int, plan: TrialPlan, accepted: tupl
 
 
 def beyond_windows(records: np.ndarray, new: int, plan: TrialPlan, first: int) -> int:
-    """The plan's windows walked through tick by tick, from the candidate's first one on."""
+    """The plan's approach and windows walked through tick by tick, from the candidate's first one on."""
     order, most_coasted = plan.order(), plan.max_coasted_share * plan.window_ticks
-    window, ticks, coasted, beyond = order.index(True), 0, 0, 0
+    window, ticks, coasted, beyond = -1 if plan.approach_ticks else order.index(True), 0, 0, 0
     moving = np.isin(records["mode"], (Mode.RUNNING, Mode.COASTING)) & ((records["rules"] & int(Rule.HUMAN)) == 0)
     columns = (records["bundle_id"] == new, moving, records["mode"] == Mode.COASTING)
     for drove, counts, held in zip(*(column[first:].tolist() for column in columns), strict=True):
-        whose = order[window] if window < len(order) else False
+        whose = window < 0 or (order[window] if window < len(order) else False)
         beyond += drove and not whose
         if not counts or drove != whose:
             ticks = coasted = 0  # flown again
             continue
         ticks, coasted = ticks + 1, coasted + held
-        if ticks == plan.window_ticks:
+        if window < 0 and ticks == plan.approach_ticks:
+            window, ticks, coasted = 0, 0, 0
+        elif ticks == plan.window_ticks:
             window, ticks, coasted = window + (coasted <= most_coasted), 0, 0
     return int(beyond)
 

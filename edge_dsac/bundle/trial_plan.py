@@ -21,6 +21,16 @@ class TrialError(BundleError):
 
 
 @dataclass(frozen=True, slots=True)
+class Habit:
+    """What the robot usually does: the distance of an observation from its mean, in deviations and as its entries go together, is small."""
+
+    entries: tuple[int, ...] = fact("of the observation, that tell; none: nothing is unusual", low=0, default=())
+    mean: tuple[float, ...] = fact("of each, SI", default=())
+    whitening: tuple[float, ...] = fact("row by row: (entries - mean) times it are uncorrelated, each with deviation 1", default=())
+    most: float = fact("sum of their squares; more is unusual", low=0.0, default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class TrialPlan:
     window_ticks: int = fact("length of one window", low=2, high=1_000_000)
     pairs: int = fact("each is one window of the old and one of the new", low=1, high=1000)
@@ -37,6 +47,12 @@ class TrialPlan:
     shadow_ticks: int = fact(
         "before the first window, in which the new one is asked and the old one drives", low=0, high=100_000, default=0
     )
+    approach_ticks: int = fact(
+        "then, before the first window: both are asked, the new one's share of the action rises from none to all; the last third all",
+        low=0, high=100_000, default=0,
+    )  # fmt: skip
+    habit: Habit = fact("during the approach the old one takes over at once from what is unusual", default=Habit())
+    max_retreats: int = fact("so often, each time to begin the approach again; then the trial is over", low=0, high=100, default=1)
     max_shadow_shift: float | None = fact(
         "largest mean difference between their answers in these, of each action; null: none is too large", default=None
     )
@@ -44,7 +60,7 @@ class TrialPlan:
     @property
     def most_new_ticks(self) -> int:
         """The candidate drives no longer than this, in all."""
-        return (self.pairs + self.max_voids) * self.window_ticks
+        return (self.pairs + self.max_voids) * self.window_ticks + (1 + self.max_voids + self.max_retreats) * self.approach_ticks
 
     def order(self) -> tuple[bool, ...]:
         """Per window: is it the new one's. A fair coin per pair, or what drifts (battery, floor) would count for one of the two."""
@@ -55,6 +71,8 @@ class TrialPlan:
     def check_for(self, observations: int) -> None:
         if len(self.low) != observations:
             raise TrialError(f"trial: the envelope has {len(self.low)} entries, the policy sees {observations}")
+        if any(entry >= observations for entry in self.habit.entries):
+            raise TrialError(f"trial: the habit tells of entry {max(self.habit.entries)}, the policy sees {observations}")
 
 
 def plan_table(plan: TrialPlan) -> dict[str, Any]:
@@ -72,6 +90,10 @@ def read_plan(table: Any) -> TrialPlan:
     for i, (low, high) in enumerate(zip(plan.low, plan.high, strict=True)):
         if not low <= high:
             raise TrialError(f"trial.json: entry {i} of the envelope is empty: from {low} to {high}")
+    count = len(plan.habit.entries)
+    if len(plan.habit.mean) != count or len(plan.habit.whitening) != count**2:
+        have = f"{len(plan.habit.mean)} and {len(plan.habit.whitening)}"
+        raise TrialError(f"trial.json: plan.habit: for {count} entries expected {count} means and {count**2} of the whitening, got {have}")
     if plan.settle_ticks >= plan.window_ticks:
         raise TrialError(f"trial.json: {plan.settle_ticks} ticks to settle leave nothing of a window of {plan.window_ticks}")
     if plan.max_action_shift is not None and not plan.max_action_shift > 0.0:

@@ -40,7 +40,8 @@ class Attempt:
             if not len(drove):
                 return
             first = int(chunk.columns["index"][drove[0]])
-            self.reader = Windows(spec, old, self.identity, plan.window_ticks, plan.settle_ticks, first, plan.max_coasted_share)
+            words = (plan.window_ticks, plan.settle_ticks, first, plan.max_coasted_share, plan.approach_ticks)
+            self.reader = Windows(spec, old, self.identity, *words)
             self.flight = chunk.flight
         if chunk.flight == self.flight:
             self.windows += self.reader.feed(chunk.columns)

@@ -2,13 +2,14 @@
 
 Drawn around what the robot itself has lived through and most of what the simulation saw, with some room. Falls are among both: so of
 the lean the robot's own rows alone count, without their last few thousandths, and no room reaches near the angle at which the board
-lets go. Knows no trial and no loop.
+lets go. And `habit`: what it usually does, of all entries together. Knows no trial and no loop.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from edge_dsac.bundle.trial_plan import Habit
 from edge_dsac.records import Float
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec
@@ -19,19 +20,32 @@ LEAN = "pitch_rad"
 RARE = 0.05  # of the simulation's rows, at either end: what learning lived through before it could balance
 FALLS = 0.002  # of the robot's rows, at either end of its lean: a fall under the parent is no measure of what is safe
 CAUGHT = 0.7  # of the board's tilt limit: a robot that leans further is on its way to the floor, whoever drives
+UNUSUAL = 0.001  # of the robot's rows: a second in a quarter of an hour, and its falls
 LEAST = 0.02  # of an entry's scale: the range of one that never moved
 
 
-def envelope(spec: RobotSpec, layout: ObservationLayout, simulated: Float, own: Float, room: float) -> Ends:
+def envelope(spec: RobotSpec, layout: ObservationLayout, simulated: Float, own: Float, room: float, lean_room: float) -> Ends:
     """(low, high) in SI units of rows as the networks see them (scaled). `room`: a share of each range, added at both ends."""
     low = np.minimum(np.quantile(simulated, RARE, axis=0), own.min(axis=0))
     high = np.maximum(np.quantile(simulated, 1.0 - RARE, axis=0), own.max(axis=0))
     wide_low, wide_high = widened(low, high, room)
-    lean_low, lean_high = lean_ends(spec, layout, own, room)
+    lean_low, lean_high = lean_ends(spec, layout, own, lean_room)
     lean, open_ends = named(layout, (LEAN,)), named(layout, OPEN)
     low = np.where(lean, lean_low, wide_low / layout.scale)
     high = np.where(lean, lean_high, wide_high / layout.scale)
     return np.where(open_ends, -layout.clip, low), np.where(open_ends, layout.clip, high)
+
+
+def habit(layout: ObservationLayout, own: Float) -> Habit:
+    """What the robot's own rows (scaled) are like, as they go together: one that is falling leans and turns at once, and each of the two
+    may still be within what it does when it shakes."""
+    entries = np.flatnonzero(named(layout, OPEN) == 0.0)
+    seen = own[:, entries] / layout.scale[entries]
+    mean = seen.mean(axis=0)
+    spread = np.atleast_2d(np.cov(seen.T)) + np.diag(np.square(LEAST / layout.scale[entries]))
+    whitening = np.linalg.cholesky(np.linalg.inv(spread))
+    most = np.quantile(np.square((seen - mean) @ whitening).sum(axis=1), 1.0 - UNUSUAL)
+    return Habit(tuple(entries.tolist()), tuple(mean.tolist()), tuple(whitening.ravel().tolist()), float(most))
 
 
 def lean_ends(spec: RobotSpec, layout: ObservationLayout, own: Float, room: float) -> Ends:

@@ -23,7 +23,7 @@ from edge_dsac.learn.attempt import Attempt, Judged, window_words
 from edge_dsac.learn.buffer import Buffer, held_out
 from edge_dsac.learn.carried import Carried, read_carried
 from edge_dsac.learn.child import make_child
-from edge_dsac.learn.envelope import envelope
+from edge_dsac.learn.envelope import envelope, habit
 from edge_dsac.learn.evidence import Evidence, Limits, judge_offline, time_blocks
 from edge_dsac.learn.guiding import Guidance, make_guide
 from edge_dsac.learn.learner import Learner, tensors
@@ -59,10 +59,14 @@ class Course:
     """at a window's start, not counted"""
     shadow_s: float = 2.0
     """before the first window, in which a candidate is asked and does not drive: its mean shift is held to `limits` once more"""
+    approach_s: float = 6.0
+    """then its share of the action rises from none to all: what would lose the robot at once loses it slowly, and is taken off"""
     pairs: int = 24
     """of windows, at most; a clear difference takes eight"""
     envelope: float = 1.0
-    """room around what was seen so far, as a share of its range, that the robot may reach while a candidate drives"""
+    """room around what was seen so far, as a share of its range, that the robot may reach while a candidate drives, ..."""
+    envelope_lean: float = 0.25
+    """... and of how far it leans: the old one must still be able to catch it"""
     limits: Limits = field(default_factory=Limits)
     """what a candidate must keep before it is tried"""
     guidance: Guidance = field(default_factory=Guidance)
@@ -191,11 +195,12 @@ class Tuner:
     def plan(self) -> TrialPlan:
         course, hz = self.course, self.spec.rates.control_hz
         simulated, own = self.learner.carried.anchors["obs"], self.buffer.rows.obs
-        low, high = envelope(self.spec, self.layout, simulated, own, course.envelope)
+        low, high = envelope(self.spec, self.layout, simulated, own, course.envelope, course.envelope_lean)
         return TrialPlan(
             window_ticks=round(course.window_s * hz), pairs=course.pairs, low=tuple(low.tolist()), high=tuple(high.tolist()),
             seed=self.number, settle_ticks=round(course.settle_s * hz), max_voids=4 * course.pairs,
-            shadow_ticks=round(course.shadow_s * hz), max_shadow_shift=course.limits.shift_mean if course.shadow_s else None,
+            shadow_ticks=round(course.shadow_s * hz), approach_ticks=round(course.approach_s * hz),
+            max_shadow_shift=course.limits.shift_mean if course.shadow_s else None, habit=habit(self.layout, own),
         )  # fmt: skip
 
     # ---- what the trial says

@@ -5,7 +5,7 @@ windows follow from the flight alone; how it was cut into chunks changes when a 
 
 A window is `window_ticks` ticks in a row of one policy, RUNNING, or COASTING over a lost frame; a longer run of one policy is several,
 as where a coin lets the same one begin the next pair. A run that ends earlier, or has too few fresh frames, is void: never compared, but
-what it ended in counts.
+what it ended in counts. Before them a candidate may have approached: no window, and what it ended in counts too.
 """
 
 from __future__ import annotations
@@ -61,22 +61,26 @@ class Ended:
     window: Window
     blamed: Who
     last: int  # index of the last tick for which the policy is answerable
+    is_approach: bool = False  # or a beginning of one
 
 
 class Windows:
     """Of one trial. `feed` it records in order, in any chunks; `finish` when the trial is over."""
 
     def __init__(
-        self, spec: RobotSpec, old: int, new: int, window_ticks: int, settle_ticks: int, begin: int = 0, max_coasted: float = 0.2
-    ) -> None:
+        self, spec: RobotSpec, old: int, new: int, window_ticks: int, settle_ticks: int, begin: int = 0, max_coasted: float = 0.2,
+        approach_ticks: int = 0,
+    ) -> None:  # fmt: skip
         """`begin`: index of the trial's first tick, so that windows are cut where the loop cut them; what was before is left out.
-        `max_coasted`: share of a window's ticks; the loop repeats one with more, so here it is void."""
+        `max_coasted`: share of a window's ticks; the loop repeats one with more, so here it is void.
+        `approach_ticks`: of the new one, in a row, before the first window."""
         if not 0 <= settle_ticks < window_ticks:
             raise LogError(f"windows: {settle_ticks} ticks to settle leave nothing of a window of {window_ticks}")
         if old == new:
             raise LogError(f"windows: the old and the new policy are both {old:016x}; a trial needs two")
         self.old, self.new, self.window_ticks, self.settle_ticks, self.begin = old, new, window_ticks, settle_ticks, begin
         self.max_coasted = max_coasted * window_ticks
+        self.approach_ticks = approach_ticks  # 0 once it is over
         layout = ObservationLayout(spec)
         self.dtype, self.reward, self.source = RecordLayout(spec).dtype, Reward(spec), spec.model
         self.references = [layout.newest[term].start for term in REFERENCES if term in layout.newest]
@@ -115,13 +119,15 @@ class Windows:
         at = self.at
         while at < count:
             end = int(cuts[np.searchsorted(cuts, at, side="right")])
-            if who[at] in NAMES:
+            if who[at] == NEW if self.approach_ticks else who[at] in NAMES:
                 found += self.release()
-                stop = min(end, at + self.window_ticks)
+                stop = min(end, at + (self.approach_ticks or self.window_ticks))
                 if stop == count and not over:
                     break  # its fate, or the worth of its last tick, hangs on the next record
-                self.ended = self.end_run(who, follows, at, stop)
+                self.ended = replace(self.end_run(who, follows, at, stop), is_approach=self.approach_ticks > 0)
                 self.note_fall(at, stop)
+                if stop - at == self.approach_ticks:
+                    self.approach_ticks = 0
             else:
                 stop = end
                 self.read_aftermath(who, follows, at, stop)
@@ -132,7 +138,9 @@ class Windows:
 
     def release(self) -> list[Window]:
         ended, self.ended = self.ended, None
-        return [ended.window] if ended else []
+        if ended is None or (ended.is_approach and not ended.window.fell):
+            return []
+        return [replace(ended.window, void="its approach") if ended.is_approach else ended.window]
 
     # ---- figures
 

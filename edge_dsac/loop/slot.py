@@ -40,8 +40,9 @@ class Slot:
         self.engine = engine
         self.fade_ticks = max(fade_ticks, 1)
         self.offered: Engine | None = None
-        self.replaced: Engine | None = None  # set between a swap and the new engine's first answer
-        self.fade_left = 0
+        self.replaced: Engine | None = None  # between a swap and the new engine's first answer, or as long as both are asked
+        self.ask_both = False
+        self.fade_left = self.fading_ticks = 0
         self.jump: Float = np.zeros(1)
         self.swaps = 0
         self.overlays: tuple[Overlay, ...] = ()  # in their order; set before the first tick
@@ -62,11 +63,14 @@ class Slot:
         self.take(engine)
         self.swaps += 1
 
-    def take(self, engine: Engine, fade: bool = True) -> None:
-        """At a tick boundary. `fade=False`: what drove is not trusted any more, so not even its difference is kept."""
+    def take(self, engine: Engine, fade: bool = True, approach_ticks: int = 0) -> None:
+        """At a tick boundary. `fade=False`: what drove is not trusted any more, so not even its difference is kept.
+
+        `approach_ticks`: for so long both are asked, and the share of the new one rises from none to all.
+        """
         self.replaced, self.engine = (self.engine if fade else None), engine
-        if not fade:
-            self.fade_left = 0
+        self.ask_both = fade and approach_ticks > 0
+        self.fade_left, self.fading_ticks = 0, approach_ticks or self.fade_ticks
 
     def act(self, obs: Observation) -> Float:
         action = self.engine.act(obs)
@@ -81,10 +85,11 @@ class Slot:
         if self.replaced is not None:
             jump = self.replaced.act(obs) - action
             self.jump = np.where(np.isfinite(jump), jump, 0.0)
-            self.replaced = None
-            self.fade_left = self.fade_ticks
-        action = np.clip(action + self.jump * (self.fade_left / self.fade_ticks), -1.0, 1.0)
+            self.fade_left = self.fade_left or self.fading_ticks
+        action = np.clip(action + self.jump * (self.fade_left / self.fading_ticks), -1.0, 1.0)
         self.fade_left -= 1
+        if not (self.ask_both and self.fade_left):
+            self.replaced = None
         return action
 
     @property

@@ -2,6 +2,7 @@
 
 Decides at each tick boundary which of the two the slot holds for the next tick. Before the first window the new one is in the shadow: it
 is asked, and does not drive: a robot that shakes by itself is lost after a tenth of a second of a wrong sign, and no guard is quicker.
+Then it approaches: its share of the action rises from none to all, and what does not hold the robot loses it slowly, under the guard.
 Knows no file: candidates.py carries the word between the folder and here. Rules that must stay true: the new one drives only in its own
 windows, and the plan bounds their number, the repeated ones included; after a breach the old one drives the very next tick, without a fade.
 """
@@ -40,16 +41,24 @@ class Trial:
         self.driving = old  # what the slot should hold now
         self.stage: Stage | None = None  # None while it goes on
         self.why = ""
-        self.shadowed = 0
+        self.shadowed = self.approached = 0
         self.shadow_shift: list[float] = []  # of each action, summed over the ticks in the shadow
         self.busy_ns = 0  # of the tick before
         self.stalls, self.stalled_tick, self.excused = 0, -HEARD_AFTER_TICKS, False
         self.low, self.high = np.array(plan.low, np.float32), np.array(plan.high, np.float32)
+        self.retreats = self.rest = 0
+        self.since_new = plan.settle_ticks  # ticks since it last drove, or as good as never
+        self.entries, self.mean = np.array(plan.habit.entries, np.intp), np.array(plan.habit.mean)
+        self.whitening = np.array(plan.habit.whitening).reshape(len(self.entries), len(self.entries))
         self.below, self.above = np.zeros(len(plan.low), bool), np.zeros(len(plan.low), bool)
 
     @property
     def in_shadow(self) -> bool:
         return self.shadowed < self.plan.shadow_ticks
+
+    @property
+    def in_approach(self) -> bool:
+        return not self.in_shadow and self.approached < self.plan.approach_ticks
 
     def end(self, stage: Stage, why: str) -> None:
         if self.stage is None:
@@ -59,8 +68,8 @@ class Trial:
     def after_tick(self, loop: ControlLoop) -> None:
         """What the last tick means for the trial; then `driving` is right for the next one."""
         mode, is_new = loop.modes.mode, self.driving is self.new
-        if is_new:
-            self.new_ticks += 1
+        self.new_ticks += is_new
+        self.since_new = 0 if is_new else self.since_new + 1
         excused = self.computer_to_blame(loop, mode)
         why = self.breach(loop, mode, is_new)
         if why and not excused:
@@ -72,13 +81,21 @@ class Trial:
                 self.ask_in_shadow(loop)
             if self.in_shadow:
                 return
+        elif self.in_approach:
+            self.approach(loop, is_new, mode in MOVING and not person)
         elif mode in MOVING and not person and is_new == self.order[self.window]:
             self.count(loop.ticks - 1, mode == Mode.COASTING)
         elif self.ticks:
             self.void()
         if self.stage is None:
-            drives = mode in MOVING and not person and self.order[self.window]
-            self.driving = self.new if drives else self.old
+            due = self.rest <= 0 if self.in_approach else self.order[self.window]
+            self.driving = self.new if due and mode in MOVING and not person else self.old
+
+    def how_to_take(self) -> tuple[bool, int]:
+        """(with a fade, in an approach of so many ticks) for the slot: what was taken off leaves no difference behind."""
+        if self.driving is self.new:
+            return True, 2 * self.plan.approach_ticks // 3 if self.in_approach else 0
+        return self.stage is not Stage.ABORTED and not self.in_approach, 0
 
     def ask_in_shadow(self, loop: ControlLoop) -> None:
         """What would it have done? Its answer goes nowhere."""
@@ -92,6 +109,26 @@ class Trial:
             if not total <= most * self.shadowed:
                 why = f"in the shadow its action was {total / self.shadowed:.3g} from the old one's on average, at most {most:g} may be"
                 self.end(Stage.ABORTED, why)
+
+    def approach(self, loop: ControlLoop, is_new: bool, free: bool) -> None:
+        """One more tick of it; or the old one takes over, and when the robot has come to rest it begins anew."""
+        if not is_new:
+            self.rest = self.plan.settle_ticks if self.unusual(loop) else self.rest - free
+            return
+        if free and (self.approached + 1 == self.plan.approach_ticks or not self.unusual(loop)):
+            self.approached += 1  # the last one is not asked: who cuts the log into windows sees by their number that all went well
+            return
+        if free:
+            self.retreats += 1
+        else:
+            self.void()
+        share, self.approached, self.limited, self.rest = self.approached / self.plan.approach_ticks, 0, 0, self.plan.settle_ticks
+        if self.retreats > self.plan.max_retreats:
+            self.end(Stage.ABORTED, f"the robot did what it usually does not at {share:.0%} of the approach, for the {self.retreats}. time")
+
+    def unusual(self, loop: ControlLoop) -> bool:
+        away = (loop.obs.vector[self.entries] - self.mean) @ self.whitening
+        return bool(len(self.entries)) and not float(away @ away) <= self.plan.habit.most
 
     def count(self, index: int, coasted: bool) -> None:
         """One more tick of this window; `index` is its step in the log. A lost frame now and then belongs to a robot's life."""
@@ -132,8 +169,8 @@ class Trial:
         return self.beyond_envelope(loop) or self.beyond_limits(loop) or self.beyond_shift(loop)
 
     def blame(self, loop: ControlLoop, mode: Mode, is_new: bool) -> str:
-        """The robot stopped obeying. In the settling of the old one's window that follows, it is still the new one's doing."""
-        after_new = self.window > 0 and self.order[self.window - 1] and self.ticks < self.plan.settle_ticks
+        """The robot stopped obeying. While the old one settles it, that is still the new one's doing."""
+        after_new = self.since_new < self.plan.settle_ticks
         if mode not in (Mode.DAMPED, Mode.FAULT, Mode.ESTOP) or not (is_new or after_new):
             return ""
         faults = names_of(loop.frame.faults & REAL_FAULTS)
@@ -184,7 +221,7 @@ class Trial:
         windows = [{"new": new, "first": first} for new, first in zip(self.order, self.starts, strict=True) if first >= 0]
         return {
             "windows": windows[: self.window], "window_ticks": self.plan.window_ticks, "settle_ticks": self.plan.settle_ticks,
-            "of": len(self.order), "voids": self.voids, "stalls": self.stalls, "new_ticks": self.new_ticks,
+            "of": len(self.order), "voids": self.voids, "stalls": self.stalls, "retreats": self.retreats, "new_ticks": self.new_ticks,
             "shadow_shift": [total / self.shadowed if math.isfinite(total) else None for total in self.shadow_shift],
         }  # fmt: skip
 
@@ -217,10 +254,10 @@ class Seat:
         else:
             trial.after_tick(loop)
         if loop.slot.engine is not trial.driving:
-            loop.slot.take(trial.driving, fade=trial.stage is not Stage.ABORTED)
+            loop.slot.take(trial.driving, *trial.how_to_take())
         if trial.stage is not None:
             self.leave(trial)
-        elif trial.ticks == 0 and not trial.in_shadow:
+        elif trial.ticks == 0 and not trial.in_shadow and not trial.in_approach:
             self.begin_lap()
 
     def begin_lap(self) -> None:
