@@ -49,7 +49,7 @@ def test_the_name_says_what_the_object_depends_on():
     name = order_of(learner).name
     assert order_of(small_learner(seed=5, round_updates=9)).name == name  # numbers alone
     others = [
-        small_learner(actor_lr=0.5), small_learner(recipe="full"), small_learner(batch=32), small_learner(stay=0.5),
+        small_learner(actor_lr=0.5), small_learner(recipe="edit"), small_learner(batch=32), small_learner(stay=0.5),
         small_learner(small_carried(hidden=(8, 9))), small_learner(small_carried(gamma=0.5)),
     ]  # fmt: skip
     names = [order_of(other).name for other in others]

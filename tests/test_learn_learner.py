@@ -192,7 +192,7 @@ def test_learning_leaves_the_bundle_it_began_with_alone():
 
 
 def test_what_a_learner_holds_of_critic_and_actor_is_in_its_child():
-    learner = learnt(small_learner(), 1, 2)
+    learner = learnt(small_learner(recipe="last-layer"), 1, 2)
     child = learner.child()
     assert same_bits(child.networks["actor"][:-2], small_carried().networks["actor"][:-2])
     assert not same_bits(child.networks["actor"][-2:], small_carried().networks["actor"][-2:])

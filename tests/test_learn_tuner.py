@@ -129,7 +129,7 @@ def test_what_makes_no_row_is_counted(desk):
 
 
 def test_a_candidate_is_a_child_of_the_current_policy(proposed):
-    ready = proposed()
+    ready = proposed(recipe="last-layer")
     bundle, plan = ready.slots.candidate()
     parent = ready.slots.current()
     assert bundle.manifest.parent == parent.manifest.sha256

@@ -38,7 +38,9 @@ def add(verbs: Any) -> None:
     )  # fmt: skip
     actions = tune.add_subparsers(dest="action", metavar="ACTION", required=True)
     start = with_slots(actions.add_parser("start", help="learn from the running loop until --minutes, `stop` or Ctrl-C"), begin)
-    start.add_argument("--recipe", choices=("last-layer", "low-rank", "edit", "full", "critic"), help="what of the actor may change")
+    start.add_argument(
+        "--recipe", choices=("last-layer", "low-rank", "edit", "full", "critic"), help="what of the actor may change (default: full)"
+    )
     start.add_argument("--minutes", type=float, default=10.0, help="at most so long (default: %(default)s)")
     start.add_argument("--cpu-share", type=float, default=0.5, help="of one core, at most (default: %(default)s)")
     start.add_argument(

@@ -37,9 +37,9 @@ class LearnerError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How to learn in the field. All defaults but the recipe are what bench/tune.json was made with: it has `full`."""
+    """How to learn in the field. The defaults are what bench/tune.json was made with; there the recipes are compared."""
 
-    recipe: Kind = "last-layer"
+    recipe: Kind = "full"
     """what of the actor may change; critic: nothing, the critics alone learn, and choose near its action"""
     rank: int = 1
     """of low-rank, for actor and critics"""
