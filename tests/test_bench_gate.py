@@ -80,8 +80,10 @@ def test_every_tick_in_a_window_that_is_not_its_own_is_counted(bot, drivers, tic
         ("oo" + "nnnn" + "nnnnoooo" * 2 + "oo", 1),
     ],
 )
-def test_an_approach_is_its_own_too_and_no_longer_than_planned(bot, drivers, ticks):
-    plan = dataclasses.replace(plan_of(bot), approach_ticks=3)
+@pytest.mark.parametrize("length", [3, 6])
+def test_an_approach_is_its_own_too_and_no_longer_than_planned(bot, drivers, ticks, length):
+    """Shorter or longer than a window."""
+    plan, drivers = dataclasses.replace(plan_of(bot), approach_ticks=length), drivers.replace("nnn", "n" * length, 1)
     assert stay_of([records_of(bot, drivers)], NEW, plan).after_window == ticks
 
 

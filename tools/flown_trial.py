@@ -90,7 +90,7 @@ def beyond_windows(records: np.ndarray, new: int, plan: TrialPlan, first: int) -
         ticks, coasted = ticks + 1, coasted + held
         if window < 0 and ticks == plan.approach_ticks:
             window, ticks, coasted = 0, 0, 0
-        elif ticks == plan.window_ticks:
+        elif window >= 0 and ticks == plan.window_ticks:
             window, ticks, coasted = window + (coasted <= most_coasted), 0, 0
     return int(beyond)
 
