@@ -427,7 +427,7 @@ def test_a_latched_fault_in_its_window_is_the_candidates():
     rig.board.board = BoardMode.FAULT
     rig.ticks(2)
     assert rig.trial.stage == Stage.ABORTED
-    assert "FAULT (BOARD_FAULT) in its window" in rig.trial.why
+    assert "FAULT (BOARD_FAULT) while it drove" in rig.trial.why
 
 
 def timed_out(rig, faults=Fault.TIMEOUT, stalled_ns=0, busy_ns=0, ticks_until_told=0):
@@ -501,7 +501,7 @@ def test_a_fall_right_after_its_window_is_the_candidates_too_and_a_later_one_is_
         rig.board.board = BoardMode.FAULT
         rig.ticks(1)
         assert rig.trial.stage == stage
-        assert rig.trial.why == ("FAULT (BOARD_FAULT) right after its window" if stage else "")
+        assert rig.trial.why == ("FAULT (BOARD_FAULT) right after it drove" if stage else "")
 
 
 def test_coasting_that_ends_damped_ends_the_trial():

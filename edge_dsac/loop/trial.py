@@ -174,7 +174,7 @@ class Trial:
         if mode not in (Mode.DAMPED, Mode.FAULT, Mode.ESTOP) or not (is_new or after_new):
             return ""
         faults = names_of(loop.frame.faults & REAL_FAULTS)
-        whose = "in its window" if is_new else "right after its window"
+        whose = "while it drove" if is_new else "right after it drove"
         return f"{mode.name} ({loop.modes.because.name}{', board fault ' + faults if faults else ''}) {whose}"
 
     def computer_to_blame(self, loop: ControlLoop, mode: Mode) -> bool:
