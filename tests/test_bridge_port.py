@@ -125,8 +125,9 @@ def test_a_full_output_buffer_is_counted_and_does_not_block(cable, port):
     taken = fill(port, FRAME)
     for _ in range(100):
         port.write(FRAME)
-    assert port.short_writes == 101
-    assert len(Deframer(SPEC).feed(drain(cable))) == taken
+    lost = port.short_writes
+    assert lost > 90  # the kernel moves bytes when it likes, and then there is room for a few
+    assert len(Deframer(SPEC).feed(drain(cable))) == taken + 101 - lost
 
 
 def torn_frames(port, cable, dropped_too):

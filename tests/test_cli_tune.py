@@ -16,6 +16,7 @@ from edge_dsac.cli.main import main
 from edge_dsac.cli.tuning import Budget, be_modest, course_of
 from edge_dsac.cli.tuning_place import comparable, session_folder
 from edge_dsac.learn.child import make_child
+from edge_dsac.learn.learner import Tuning
 from edge_dsac.learn.tuner import Course
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog.layout import RecordLayout
@@ -83,6 +84,7 @@ def test_what_help_calls_a_default_is_the_courses(capsys):
         ("--updates-per-row", course.updates_per_row),
     ):
         assert f"(default: {value:g})" in words.split(f"{option} ", 2)[2].split(" --")[0], option
+    assert f"what of the actor may change (default: {Tuning().recipe})" in words
 
 
 @pytest.mark.parametrize("wrong", [-5, 20])

@@ -10,6 +10,7 @@ from tuning_fixture import MadeUpFlights, TuneDesk, flown, made_up_rows_of, poli
 from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slot_folder import Outcome, SlotsError, Stage
 from edge_dsac.learn.carried import read_carried
+from edge_dsac.learn.envelope import FALLS, LEAST, habit
 from edge_dsac.learn.evidence import Limits
 from edge_dsac.learn.guiding import Guidance
 from edge_dsac.learn.tuner import Course, Tuner, TunerStop, digest, seen_by
@@ -162,6 +163,12 @@ def test_the_envelope_holds_what_was_seen_and_keeps_out_what_is_far_off(proposed
     widest = np.maximum(seen.max(axis=0), anchors.max(axis=0)) - np.minimum(seen.min(axis=0), anchors.min(axis=0))
     assert closed
     room = ready.tuner.course.envelope
+    assert ready.tuner.course.envelope_lean < room
+    lean = closed[0]
+    own = np.quantile(seen[:, lean], [FALLS, 1.0 - FALLS])
+    assert high[lean] - low[lean] <= (1.0 + 2.0 * ready.tuner.course.envelope_lean) * max(np.ptp(own), LEAST / layout.scale[lean]) + 1e-3
+    assert plan.habit == habit(layout, ready.buffer.rows.obs)
+    assert plan.habit.entries == tuple(closed)
     assert (high - low <= (1.1 + 2.0 * room) * widest + 0.08 * room / layout.scale)[closed].all()
     opened = [i for i in range(layout.size) if i not in closed]
     assert (high[opened] == layout.clip[opened]).all()

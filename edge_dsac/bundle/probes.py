@@ -22,7 +22,7 @@ from edge_dsac.bundle.device import Device, NoDevice, find_device
 from edge_dsac.bundle.targets import TARGETS, Target, best_target
 
 NEVER_ON_JETSON = "never run on a Jetson by this project"
-NEVER_ON_HARDWARE = "the levels x86_64_v4 (AVX-512) and aarch64_dotprod have never run on real hardware"
+NEVER_ON_HARDWARE = "the level aarch64_dotprod has never run on real hardware"
 RTX_RUNS_ON = (75, 80, 86, 89, 120, 121)  # of tensorrt_rtx 1.5; no Orin (87), Hopper (90) or Thor (110)
 AHEAD_OF_TIME = "builds plans ahead of time for SM 7.5, 8.0, 8.6, 8.9, 12.0 and 12.1; " + tensorrt_engine.NEVER_RUN
 
