@@ -63,9 +63,8 @@ def test_the_reward_scale_is_applied_once_to_rows_and_never_to_the_tally(n_step)
     world = Scripted([[(3, False)]], reward=lambda i, k: 4.0)
     collector = Collector(world, 0.5, n_step, 0.1)
     collector.begin(0)
-    rows = collector.collect(lambda obs: np.zeros((1, 1)), 3)
-    expected = 0.4 if n_step == 1 else 0.4 + 0.2 + 0.1
-    assert rows[0].reward == pytest.approx(expected)
+    (rows,) = collector.collect(lambda obs: np.zeros((1, 1)), 3)
+    assert rows.reward == pytest.approx([0.4, 0.4, 0.4] if n_step == 1 else [0.4 + 0.2 + 0.1, 0.4 + 0.2, 0.4])
     assert collector.tally.returns == [12.0]
 
 
@@ -124,7 +123,7 @@ def test_a_new_round_carries_nothing_of_the_last_one():
         collector.begin(0)
         rows = collector.collect(lambda obs: np.zeros((1, 1)), 2)
         assert rows == []  # nothing is three steps long yet
-    assert [batch.obs.tolist() for batch in collector.finish()] == [[[0, 0, 0]], [[0, 1, 0]]]
+    assert [batch.obs.tolist() for batch in collector.finish()] == [[[0, 0, 0], [0, 1, 0]]]
     assert collector.finish() == []
 
 
@@ -133,7 +132,8 @@ def test_a_round_may_be_collected_in_pieces():
     collector = Collector(Scripted([[(4, True), (3, False)]]), 0.5, 3, 1.0)
     collector.begin(0)
     pieces = [batch for _ in range(3) for batch in collector.collect(lambda obs: np.zeros((1, 1)), 3)] + collector.finish()
-    assert [batch.reward[0] for batch in pieces] == [one["reward"] for one in whole]
+    assert len(pieces) == 4
+    assert np.concatenate([batch.reward for batch in pieces]).tolist() == [one["reward"] for one in whole]
 
 
 # The tally

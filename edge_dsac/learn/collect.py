@@ -67,6 +67,7 @@ class Collector:
         self.running_return, self.running_length = np.zeros(self.world.n), np.zeros(self.world.n, int)
 
     def collect(self, policy: Policy, steps: int) -> list[Batch]:
+        """The rows that were closed, in one piece, if any were."""
         rows = []
         for _ in range(steps):
             outcome = self.world.step(policy(self.obs))
@@ -76,11 +77,11 @@ class Collector:
             self.count(outcome, ended)
             self.obs = outcome.obs
             self.steps += 1
-        return rows
+        return joined(rows)
 
     def finish(self) -> list[Batch]:
         """The round is over: what is still under way ends here, as at a time limit."""
-        return self.span.flush()
+        return joined(self.span.flush())
 
     def count(self, outcome: Outcome, ended: Any) -> None:
         self.running_return += outcome.reward
@@ -90,6 +91,10 @@ class Collector:
             self.tally.lengths += self.running_length[ended].tolist()
             self.tally.terminated += int(outcome.terminated.sum())
             self.running_return[ended], self.running_length[ended] = 0.0, 0
+
+
+def joined(pieces: list[Batch]) -> list[Batch]:
+    return [Batch(*map(np.concatenate, zip(*pieces, strict=True)))] if pieces else []  # type: ignore[arg-type]
 
 
 def check(world: World, outcome: Outcome, step: int) -> None:

@@ -81,8 +81,9 @@ class Learning:
         wrong = [f"{name} = {getattr(self, name)}" for name in POSITIVE if getattr(self, name) <= 0]
         if not 0.0 < self.gamma < 1.0:
             wrong.append(f"gamma = {self.gamma} (expected between 0 and 1, both excluded)")
-        if self.capacity < self.batch:
-            wrong.append(f"capacity = {self.capacity} (expected at least a batch, {self.batch})")
+        least = max(self.batch, math.ceil(self.steps_per_update) + self.envs * self.n_step)
+        if self.capacity < least:
+            wrong.append(f"capacity = {self.capacity} (expected at least {least}: a batch, and what is lived through between two updates)")
         if wrong:
             raise ValueError(f"settings that cannot be learnt with: {', '.join(wrong)}; expected positive numbers")
 
