@@ -232,11 +232,13 @@ def test_a_new_policy_file_is_taken_up_in_flight_and_a_bad_one_is_not(board, tmp
         os.replace(fresh, policy)
 
     write(0.01)
-    run = start_run(one, tmp_path / "log", "--policy", str(policy), "--seconds", "6")
+    run = start_run(one, tmp_path / "log", "--policy", str(policy))
     wait_for_mode(tmp_path / "log", "RUNNING")
     write(0.02)
-    time.sleep(1.0)
+    time.sleep(2.0)
     policy.write_bytes(b"garbage")
+    time.sleep(2.0)
+    run.send_signal(signal.SIGTERM)
     summary = flown(run)
     assert summary["swaps"] == 1
     assert len(summary["flight"]["bundles"]) == 2
@@ -254,7 +256,7 @@ def test_a_dry_run_opens_nothing(tmp_path):
 
 def test_the_exported_flight_can_be_read_by_other_tools(board, tmp_path):
     one = board()
-    ticks = flown(start_run(one, tmp_path / "log", "--seconds", "2"))["flight"]["ticks"]
+    ticks = flown(start_run(one, tmp_path / "log", "--seconds", "4"))["flight"]["ticks"]
     for kind in ("csv", "npz", "mcap"):
         done = subprocess.run(
             [*EDGE_DSAC, "log", "export", str(tmp_path / "log"), "--format", kind, "-o", str(tmp_path / f"out.{kind}")],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_up_flight import filled_ring, made_up_rows
 
-from edge_dsac.learn.collect import Collector, NStep
+from edge_dsac.learn.collect import Collector, NStep, joined
 from edge_dsac.learn.losses import Batch
 from edge_dsac.learn.rewards import Reward
 from edge_dsac.learn.transitions import Label, Rows, Transitions
@@ -226,7 +226,7 @@ def one_by_one(spec, records, n_step, gamma):
         rows += span.push((step["obs"] * scale)[None], outcome, worth, outcome.terminated)
         if fallen:
             span.clear()
-    return [np.concatenate(column) for column in zip(*rows, *[span.flush()] if span.open else [], strict=True)]
+    return joined(rows + span.flush())[0]
 
 
 @pytest.mark.slow

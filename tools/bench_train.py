@@ -9,7 +9,8 @@ moves its actor in every second one; `sac` is our own code in SAC's form (delay 
 Every configuration is a process of its own with pinned threads; they take turns, round by round, so that what else runs on the
 machine hits all of them. A ratio is the median over rounds of the ratios of the rounds' medians: above 1, ours is quicker.
 `cpu_p50` is processor time, which a busy neighbour disturbs less; `first_s` is the first four updates, compiling included.
---end-to-end: steps/s of whole training on one thread, from the 20th update on, at one and at 20 steps per update.
+--end-to-end: steps/s of whole training on one thread, from the 20th update on, at one and at 20 steps per update; held on one core, as
+ours would else collect on another while it learns. `end_to_end_ratio` is the median over turns. With --rounds 0 nothing but that.
 What is not installed, or what this processor has not, is listed as skipped, with the reason.
 """
 
@@ -324,10 +325,24 @@ def end_to_end(updates: int, repeats: int, skip: Callable[[str], str], out: Any)
             found[name].append(child.answer())
             child.close()
             print(name, found[name][-1], file=out, flush=True)
-    for name, runs in found.items():
-        if isinstance(runs, list):
-            found[name] = {key: round(float(np.median([run[key] for run in runs])), 2) for key in runs[0]} | {"runs": len(runs)}
     return found
+
+
+def told(found: dict[str, Any]) -> dict[str, Any]:
+    """What --json prints of `end_to_end`: `found` holds a list of turns, or why there is none."""
+    medians, ratios = {}, {}
+    for name, runs in found.items():
+        if not isinstance(runs, list):
+            medians[name] = runs
+            continue
+        medians[name] = {key: round(float(np.median([run[key] for run in runs])), 2) for key in runs[0]} | {"runs": len(runs)}
+        case, _, who = name.rpartition("/")
+        if who in PEERS:
+            pairs = zip(found[f"{case}/dsac_t"], runs, strict=True)
+            ratios[f"{case}/dsac_t over {who}"] = round(
+                float(np.median([ours["steps_per_s"] / its["steps_per_s"] for ours, its in pairs])), 3
+            )
+    return {"end_to_end": medians, "end_to_end_ratio": ratios}
 
 
 # ---- the command
@@ -336,6 +351,7 @@ def end_to_end(updates: int, repeats: int, skip: Callable[[str], str], out: Any)
 def child(args: argparse.Namespace) -> None:
     what, _, threads = args.child.rpartition("/")
     if args.task:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         ours = what == "dsac_t"
         words = (args.task, args.steps_per_update, args.updates)
         print(json.dumps(live_ours(*words) if ours else live_peer(what, *words)), flush=True)
@@ -357,7 +373,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join((*OURS, *PEERS))} (default: all)")
     parser.add_argument("--size", choices=list(SIZES), default="paper", help="of the networks (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=8, help="turns of each configuration (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=8, help="turns of each configuration (default: %(default)s; 0: none)")
     parser.add_argument("--round-updates", type=int, default=40, help="timed updates of a turn (default: %(default)s)")
     parser.add_argument("--end-to-end", action="store_true", help="whole training as well: some 30 minutes")
     parser.add_argument("--updates", type=int, default=1500, help="of --end-to-end (default: %(default)s)")
@@ -375,7 +391,7 @@ def main() -> int:
     times: dict[str, Any] = {}
     more: dict[str, Any] = {}
     skipped: dict[str, str] = {}
-    for threads in args.threads:
+    for threads in args.threads if args.rounds else ():
         wanted = args.only or [*OURS, *PEERS]
         reasons = {f"{what}/{threads}": reason_to_skip(what, args.size, flags, installed) for what in wanted}
         skipped |= {name: reason for name, reason in reasons.items() if reason}
@@ -384,8 +400,8 @@ def main() -> int:
             whole.update(part)
     result = summary(times, more, skipped)
     if args.end_to_end:
-        result["end_to_end"] = end_to_end(args.updates, args.repeats, lambda who: reason_to_skip(who, "paper", flags, installed), out)
-    for name, value in [*result["update_ms"].items(), *result["ratio"].items()]:
+        result |= told(end_to_end(args.updates, args.repeats, lambda who: reason_to_skip(who, "paper", flags, installed), out))
+    for name, value in [*result["update_ms"].items(), *result["ratio"].items(), *result.get("end_to_end_ratio", {}).items()]:
         print(f"{name:44} {value}", file=out)
     result |= {"command": " ".join(["python", *sys.argv]), "date": date.today().isoformat(), "machine": machine()}
     if args.out:

@@ -34,7 +34,8 @@ class World(Protocol):
     def begin(self, seed: int) -> Float:
         """n new episodes, everything in them from the seed."""
 
-    def step(self, action: Float) -> Outcome: ...
+    def step(self, action: Float) -> Outcome:
+        """In arrays of its own, which it never writes to again."""
 
     def close(self) -> None: ...
 
@@ -94,7 +95,8 @@ class Collector:
 
 
 def joined(pieces: list[Batch]) -> list[Batch]:
-    return [Batch(*map(np.concatenate, zip(*pieces, strict=True)))] if pieces else []  # type: ignore[arg-type]
+    columns = zip(*pieces, strict=True)
+    return [Batch(*(np.concatenate(column, dtype=np.float32, casting="same_kind") for column in columns))] if pieces else []  # type: ignore[arg-type]
 
 
 def check(world: World, outcome: Outcome, step: int) -> None:
@@ -119,11 +121,13 @@ def expect_numbers(world: World, what: str, values: Float, step: int) -> None:
 class NStep:
     """Rows that span up to n steps: R = r0 + gamma r1 + ..., the observation n steps on, and gamma**n to discount it by.
 
-    n = 1 is DSAC-T; more is an addition to it. At the end of an episode the rows still open close with what they span.
+    n = 1 is DSAC-T, where a row is whole at once; more is an addition to it. At the end of an episode the rows still open close with
+    what they span.
     """
 
     def __init__(self, n: int, gamma: float, n_step: int) -> None:
         self.gamma, self.n_step, self.everyone = gamma, n_step, np.ones(n, bool)
+        self.discount = np.full(n, gamma)
         self.open: list[Opened] = []
         self.last_obs: Float = np.zeros((n, 0))
 
@@ -131,6 +135,8 @@ class NStep:
         self.open = []
 
     def push(self, obs: Float, outcome: Outcome, reward: Float, ended: Any) -> list[Batch]:
+        if self.n_step == 1:
+            return [Batch(obs, outcome.applied, reward, outcome.next_obs, outcome.terminated, self.discount)]  # type: ignore[arg-type]
         self.open.append(Opened(obs, outcome.applied, np.zeros(len(reward)), np.ones(len(reward)), self.everyone.copy()))
         for row in self.open:
             row.reward += row.discount * reward
@@ -165,4 +171,4 @@ class Opened:
     def close(self, who: Any, next_obs: Float, terminated: Any) -> Batch:
         rows = np.flatnonzero(self.alive & who)
         columns = (self.obs, self.act, self.reward, next_obs, terminated, self.discount)
-        return Batch(*(np.asarray(column[rows], np.float32) for column in columns))  # type: ignore[arg-type]
+        return Batch(*(column[rows] for column in columns))  # type: ignore[arg-type]
