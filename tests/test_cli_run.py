@@ -92,8 +92,16 @@ def modes_of(summary):
     return [stretch["mode"] for stretch in summary["flight"]["modes"]]
 
 
-def wait_for_mode(folder, mode, seconds=30, ticks=0):
+def wait_for_mode(folder, mode, ticks=0):
     """Until the ring says so, and shows so many ticks."""
+    return wait_for_status(folder, lambda status: status["mode"] == mode and status["ticks"] >= ticks)
+
+
+def wait_for_policy(folder, identity):
+    wait_for_status(folder, lambda status: status["policy"] == f"{identity:016x}")
+
+
+def wait_for_status(folder, wanted, seconds=30):
     from edge_dsac.watch.line import Watcher
 
     give_up, watcher = time.monotonic() + seconds, None
@@ -104,10 +112,10 @@ def wait_for_mode(folder, mode, seconds=30, ticks=0):
             except ValueError:
                 pass  # it is just being made
         status = watcher.look() if watcher else None
-        if status and status["mode"] == mode and status["ticks"] >= ticks:
-            return
+        if status and wanted(status):
+            return status
         time.sleep(0.05)
-    raise AssertionError(f"never {mode}")
+    raise AssertionError(f"never so; in the end {status}")
 
 
 def test_a_flight_balances_for_its_time_and_ends_with_the_motors_off(board, tmp_path):
@@ -233,11 +241,11 @@ def test_a_new_policy_file_is_taken_up_in_flight_and_a_bad_one_is_not(board, tmp
 
     write(0.01)
     run = start_run(one, tmp_path / "log", "--policy", str(policy))
-    wait_for_mode(tmp_path / "log", "RUNNING")
+    first = wait_for_mode(tmp_path / "log", "RUNNING")["policy"]
     write(0.02)
-    time.sleep(2.0)
+    wait_for_status(tmp_path / "log", lambda status: status["policy"] != first)
     policy.write_bytes(b"garbage")
-    time.sleep(2.0)
+    time.sleep(2.0)  # nothing to see on the ring
     run.send_signal(signal.SIGTERM)
     summary = flown(run)
     assert summary["swaps"] == 1
@@ -322,10 +330,11 @@ def test_a_candidate_is_tried_in_flight_then_accepted_then_taken_back(board, tmp
         wait_for_mode(tmp_path / "log2", "RUNNING")
         slots.propose(CHILD, plan)
         wait_until(lambda: (outcome := slots.outcome()) is not None and outcome.stage is Stage.OVER)
+        wait_for_policy(tmp_path / "log2", opened(FIRST).identity)  # the last window may have been the candidate's
         slots.accept()
-        time.sleep(1.5)
+        wait_for_policy(tmp_path / "log2", opened(CHILD).identity)
         slots.undo()
-        time.sleep(1.5)
+        wait_for_policy(tmp_path / "log2", opened(FIRST).identity)
         run.send_signal(signal.SIGTERM)
         summary = flown(run)
     finally:

@@ -265,8 +265,12 @@ def test_nothing_random_is_drawn_twice():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"), [({"gamma": 1.0}, "gamma = 1.0"), ({"round_updates": 0}, "round_updates = 0"), ({"capacity": 10}, "capacity = 10")]
-)
+    ("wrong", "said"),
+    [
+        ({"gamma": 1.0}, "gamma = 1.0"), ({"round_updates": 0}, "round_updates = 0"), ({"capacity": 10}, "capacity = 10"),
+        ({"capacity": 300, "envs": 64, "steps_per_update": 128.0, "n_step": 3}, "capacity = 300 .expected at least 320"),
+    ],
+)  # fmt: skip
 def test_settings_that_cannot_be_learnt_with_are_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
         Learning(**wrong)

@@ -164,7 +164,7 @@ def test_the_envelope_holds_what_was_seen_and_keeps_out_what_is_far_off(proposed
     assert closed
     room = ready.tuner.course.envelope
     assert ready.tuner.course.envelope_lean < room
-    lean = closed[0]
+    lean = layout.labels.index("pitch_rad")
     own = np.quantile(seen[:, lean], [FALLS, 1.0 - FALLS])
     assert high[lean] - low[lean] <= (1.0 + 2.0 * ready.tuner.course.envelope_lean) * max(np.ptp(own), LEAST / layout.scale[lean]) + 1e-3
     assert plan.habit == habit(layout, ready.buffer.rows.obs)

@@ -30,6 +30,25 @@ def assert_same(one, other):
             assert np.array_equal(getattr(a, field), getattr(b, field)), field
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [lambda: RobotTask("balance_bot", 2, EpisodeOptions(seconds=0.1)), *(
+    lambda kind=kind: kind("InvertedPendulum-v5", 2, max_episode_steps=7) for kind in (GymTask, WorkerTask)
+)], ids=["robot", "gym", "workers"])  # fmt: skip
+def test_what_a_step_gave_is_never_written_to_again(make):
+    """Rows are made of it when several steps are over."""
+    task = make()
+    try:
+        then, given = [task.begin(5).copy()], []
+        for k in range(30):
+            given.append(task.step(np.full((2, len(task.high)), np.sin(k), np.float32)))
+            then.append([np.array(column) for column in given[-1][:6]])
+        assert any((outcome.terminated | outcome.truncated).any() for outcome in given)
+        for outcome, copies in zip(given, then[1:], strict=True):
+            assert all(np.array_equal(column, copy) for column, copy in zip(outcome[:6], copies, strict=True))
+    finally:
+        task.close()
+
+
 # Robots
 
 
