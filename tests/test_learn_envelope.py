@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edge_dsac.learn.envelope import CAUGHT, OPEN, UNUSUAL, envelope, habit
+from edge_dsac.learn.envelope import AROUND, CAUGHT, UNUSUAL, envelope, errors, habit
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import load_robot
 
@@ -84,15 +84,41 @@ def test_a_habit_is_what_the_robots_rows_are_like_together(bot, layout):
     own, (lean, rate) = rows(layout, width=1.0), (entry(layout, "pitch_rad"), entry(layout, "pitch_rate"))
     own[:, rate] = -own[:, lean] + 0.1 * own[:, rate]  # it swings: leaning one way it turns the other
     found = habit(layout, own)
-    assert not any(layout.labels[i].startswith(OPEN) for i in found.entries)
     assert {lean, rate} <= set(found.entries)
     own_distances = distances(found, layout, own)
     assert (own_distances > found.most).mean() == pytest.approx(UNUSUAL, abs=1e-3)
-    assert own_distances.mean() == pytest.approx(len(found.entries), rel=0.2)
+    assert own_distances.mean() == pytest.approx(len(found.whitening) / len(found.entries), rel=0.2)
     falling = own[:1].copy()
     falling[0] = own.mean(axis=0)
     falling[0, lean] = falling[0, rate] = 0.9 * own[:, lean].max()  # each within what it does
     assert distances(found, layout, falling)[0] > 2.0 * found.most
+
+
+def test_doing_as_it_is_told_is_nothing_unusual_and_doing_it_untold_is(layout):
+    """A shaking robot that hardly turns, whatever it is asked; then one that turns fast, asked and not."""
+    own, (is_so, asked) = rows(layout), (entry(layout, "yaw_rate_rad_s"), entry(layout, "yaw_rate_target"))
+    own[:, asked] = np.where(np.arange(len(own)) % 2, 0.2, -0.2) * layout.scale[asked]
+    found = habit(layout, own)
+    turning = own[1:2].copy()
+    turning[0] = own.mean(axis=0)
+    turning[0, is_so], turning[0, asked] = 1.0 * layout.scale[is_so], 1.0 * layout.scale[asked]
+    assert distances(found, layout, turning)[0] < found.most
+    turning[0, asked] = 0.0
+    assert distances(found, layout, turning)[0] > found.most
+
+
+def test_what_tells_is_the_robots_doing_and_not_what_is_around_it(layout):
+    rover = ObservationLayout(load_robot("rover"))
+    for one in (layout, rover):
+        count = errors(one)
+        told = [[(one.labels[i], column[i]) for i in np.flatnonzero(column)] for column in count.T]
+        assert [("speed_m_s", 1.0), ("speed_target_m_s", -1.0)] in told
+        assert not any(label.startswith(("applied_action", *AROUND)) for column in told for label, _ in column)
+        assert all(column[0][1] == 1.0 for column in told)
+    assert [("yaw_rate_rad_s", 1.0), ("yaw_rate_target_rad_s", -1.0)] in [
+        [(layout.labels[i], column[i]) for i in np.flatnonzero(column)] for column in errors(layout).T
+    ]
+    assert [("yaw_rate_rad_s", 1.0)] in told  # nobody asks a path follower for one
 
 
 def test_an_entry_that_never_moves_makes_no_habit_endless(layout):

@@ -44,7 +44,7 @@ class Bundle:
     def signature(self) -> str:
         """For every status line."""
         if self.signer is not None:
-            return f"signed by {self.signer} ({self.key_id})"
+            return f"signed by {self.signer}" + (f" ({self.key_id})" if self.signer != self.key_id else "")
         return f"NOT TRUSTED: signed by the unknown key {self.key_id}" if self.key_id else "NOT SIGNED"
 
 

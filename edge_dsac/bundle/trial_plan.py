@@ -22,11 +22,14 @@ class TrialError(BundleError):
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """What the robot usually does: the distance of an observation from its mean, in deviations and as its entries go together, is small."""
+    """What the robot usually does: the distance of an observation from its mean, in deviations and as its entries go together, is small.
+
+    Where two entries count by their difference (what is, and what was asked for), there are fewer columns than entries.
+    """
 
     entries: tuple[int, ...] = fact("of the observation, that tell; none: nothing is unusual", low=0, default=())
     mean: tuple[float, ...] = fact("of each, SI", default=())
-    whitening: tuple[float, ...] = fact("row by row: (entries - mean) times it are uncorrelated, each with deviation 1", default=())
+    whitening: tuple[float, ...] = fact("a row per entry: (entries - mean) times it are uncorrelated, each with deviation 1", default=())
     most: float = fact("sum of their squares; more is unusual", low=0.0, default=0.0)
 
 
@@ -91,9 +94,10 @@ def read_plan(table: Any) -> TrialPlan:
         if not low <= high:
             raise TrialError(f"trial.json: entry {i} of the envelope is empty: from {low} to {high}")
     count = len(plan.habit.entries)
-    if len(plan.habit.mean) != count or len(plan.habit.whitening) != count**2:
-        have = f"{len(plan.habit.mean)} and {len(plan.habit.whitening)}"
-        raise TrialError(f"trial.json: plan.habit: for {count} entries expected {count} means and {count**2} of the whitening, got {have}")
+    means, numbers = len(plan.habit.mean), len(plan.habit.whitening)
+    if means != count or numbers not in range(count, count**2 + 1, count or 1):
+        told = f"{count} means and a row of the whitening for each, at most {count} long"
+        raise TrialError(f"trial.json: plan.habit: for {count} entries expected {told}; got {means} and {numbers} numbers")
     if plan.settle_ticks >= plan.window_ticks:
         raise TrialError(f"trial.json: {plan.settle_ticks} ticks to settle leave nothing of a window of {plan.window_ticks}")
     if plan.max_action_shift is not None and not plan.max_action_shift > 0.0:

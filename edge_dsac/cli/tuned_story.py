@@ -35,7 +35,7 @@ class Field:
 
     minutes: float = 2.5
     """of the tuner at most; it is stopped as soon as a candidate is accepted"""
-    first_updates: int = 4500
+    first_updates: int = 2500
     """before the first candidate"""
     updates_per_row: float = 1.0
     """no more than this for each row"""

@@ -16,6 +16,8 @@ from edge_dsac.spec.robot import RobotSpec
 
 Ends = tuple[Float, Float]
 OPEN = ("applied_action", "speed_target_m_s", "yaw_rate_target_rad_s")  # what says nothing about danger
+AROUND = ("path_ahead", "obstacle", "battery")  # what is not the robot's doing
+ASKED = {"speed_m_s": "speed_target_m_s", "yaw_rate_rad_s": "yaw_rate_target_rad_s"}
 LEAN = "pitch_rad"
 RARE = 0.05  # of the simulation's rows, at either end: what learning lived through before it could balance
 FALLS = 0.002  # of the robot's rows, at either end of its lean: a fall under the parent is no measure of what is safe
@@ -38,14 +40,32 @@ def envelope(spec: RobotSpec, layout: ObservationLayout, simulated: Float, own: 
 
 def habit(layout: ObservationLayout, own: Float) -> Habit:
     """What the robot's own rows (scaled) are like, as they go together: one that is falling leans and turns at once, and each of the two
-    may still be within what it does when it shakes."""
-    entries = np.flatnonzero(named(layout, OPEN) == 0.0)
+    may still be within what it does when it shakes. What was asked for is taken off: a candidate that turns as it is told does nothing
+    unusual, though the robot never did it before."""
+    count = errors(layout)
+    entries = np.flatnonzero(count.any(axis=1))
     seen = own[:, entries] / layout.scale[entries]
     mean = seen.mean(axis=0)
-    spread = np.atleast_2d(np.cov(seen.T)) + np.diag(np.square(LEAST / layout.scale[entries]))
+    away = (seen - mean) @ count[entries]
+    least = LEAST / layout.scale[count.argmax(axis=0)]
+    spread = np.atleast_2d(np.cov(away.T)) + np.diag(np.square(least))
     whitening = np.linalg.cholesky(np.linalg.inv(spread))
-    most = np.quantile(np.square((seen - mean) @ whitening).sum(axis=1), 1.0 - UNUSUAL)
-    return Habit(tuple(entries.tolist()), tuple(mean.tolist()), tuple(whitening.ravel().tolist()), float(most))
+    most = np.quantile(np.square(away @ whitening).sum(axis=1), 1.0 - UNUSUAL)
+    return Habit(tuple(entries.tolist()), tuple(mean.tolist()), tuple((count[entries] @ whitening).ravel().tolist()), float(most))
+
+
+def errors(layout: ObservationLayout) -> Float:
+    """`[entries, told]`: an observation times it is what tells of the robot's doing, less what was asked for."""
+    at = {label: i for i, label in enumerate(layout.labels)}
+    told = [label for label, out in zip(layout.labels, named(layout, OPEN + AROUND), strict=True) if not out]
+    count = np.zeros((len(at), len(told)))
+    for column, label in enumerate(told):
+        name, *back = label.split("@")
+        asked = at.get("@".join([ASKED.get(name, ""), *back]))
+        count[at[label], column] = 1.0
+        if asked is not None:
+            count[asked, column] = -1.0
+    return count
 
 
 def lean_ends(spec: RobotSpec, layout: ObservationLayout, own: Float, room: float) -> Ends:

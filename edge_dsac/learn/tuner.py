@@ -49,10 +49,11 @@ class Course:
     """of rows before anything is learned from them"""
     updates_per_row: float = 1.0
     """no more updates than this for each row there is"""
-    first_updates: int = 4500
-    """before the first candidate: on the way to a calm robot there are actors that are worse than the parent"""
-    candidate_updates: int = 1500
-    """between two candidates"""
+    first_updates: int = 2500
+    """before the first candidate"""
+    candidate_updates: int = 400
+    """between two candidates: seldom enough to be another one, and often, for the seconds in which one drives before it is taken off
+    tell the critics what they were wrong about. Without them they lead the actor to where it is worse, and there it stays"""
     window_s: float = 4.0
     """of a trial: the old and the new policy drive so long in turn; whole laps where there is an exercise"""
     settle_s: float = 1.0

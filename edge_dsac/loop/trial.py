@@ -49,7 +49,7 @@ class Trial:
         self.retreats = self.rest = 0
         self.since_new = plan.settle_ticks  # ticks since it last drove, or as good as never
         self.entries, self.mean = np.array(plan.habit.entries, np.intp), np.array(plan.habit.mean)
-        self.whitening = np.array(plan.habit.whitening).reshape(len(self.entries), len(self.entries))
+        self.whitening = np.array(plan.habit.whitening).reshape(len(self.entries), len(plan.habit.whitening) // max(len(self.entries), 1))
         self.below, self.above = np.zeros(len(plan.low), bool), np.zeros(len(plan.low), bool)
 
     @property
