@@ -343,6 +343,35 @@ def test_a_candidate_that_is_not_the_plans_is_not_read(proposed):
     assert ready.tuner.attempt.reader is None
 
 
+@pytest.mark.parametrize(("seconds_after", "ends"), [(0.5, True), (3.0, False)])
+def test_a_tuner_whose_candidates_make_the_robot_fall_tries_no_other(proposed, seconds_after, ends):
+    """One fall each, and `most_falls` is two; a fall long after a candidate is somebody else's."""
+    ready = proposed()
+    fallen, of = type(ready.buffer.rows)(*(np.array(column[-1:]) for column in ready.buffer.rows)), int(1e9 * seconds_after)
+    for number in (1, 2):
+        identity = begin(ready)
+        later = fallen.t_host_ns + number * 10_000_000_000
+        drove = fallen._replace(bundle_id=np.array([identity], np.uint64), t_host_ns=later, index=fallen.index + 2 * number)
+        fell = fallen._replace(done=np.ones(1, np.float32), t_host_ns=later + of, index=fallen.index + 2 * number + 1)
+        ready.buffer.extend(drove)
+        ready.buffer.extend(fell)
+        ready.tuner.attempt.windows = windows(-0.1)
+        assert ready.tuner.improve() == "worse"
+        if number == 1 or not ends:
+            propose_another(ready)
+    if ends:
+        with pytest.raises(TunerStop, match="made the robot fall 2 times"):
+            propose_another(ready)
+        assert ready.slots.candidate() is None
+
+
+def propose_another(ready):
+    for _ in range(60):
+        if ready.tuner.attempt is None:
+            ready.tuner.improve()
+    assert ready.tuner.attempt is not None
+
+
 # ---- others' hands
 
 

@@ -43,7 +43,7 @@ from edge_dsac.learn.learner import Learner, Tuning
 from edge_dsac.learn.run_folder import source_state
 from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows
-from edge_dsac.learn.tuner import Course, Tuner
+from edge_dsac.learn.tuner import Course, Tuner, TunerStop
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec
 from sim.tasks import RobotTask
@@ -87,6 +87,9 @@ class WithoutGate(Tuner):
             self.current = self.slots.accept("nobody asks", untried=True)
             self.attempt = None
 
+    def check_falls(self) -> None:
+        """Nobody counts them either."""
+
     def weigh(self, *what: Any) -> Any:
         return replace(super().weigh(*what), passed=True)
 
@@ -104,17 +107,30 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     session = Session(folder / "session", {"parent": parent.manifest.sha256}, resume=False)
     tuner = (Tuner if cell.gate else WithoutGate)(slots, session, learner, buffer, robot, None, Course(**dict(cell.course)))  # type: ignore[arg-type]
     before = score(parent.reference, spec, cell.hidden)
-    rows, scores = [], {parent.manifest.sha256: before}
+    rows, scores, ended = [], {parent.manifest.sha256: before}, ""
     for mark in cell.marks:
         while robot.seconds < mark:
             robot.live(1.0)
-            while tuner.improve() == "learned":
-                pass
+            ended = ended or improved(tuner)
         rows.append(row_of(cell, tuner, robot, before, scores, mark))
         tell(f"{mark:g} s: {rows[-1]['after']:.0f} of {before['mean']:.0f} before, {learner.updates} updates, {robot.falls} falls")
     robot.close()
     took = time.monotonic() - begun
-    return {"cell": asdict(cell), "source": source_state(), "before": before, "rows": rows, "verdicts": verdicts(session), "seconds": took}
+    return {
+        "cell": asdict(cell), "source": source_state(), "before": before, "rows": rows, "verdicts": verdicts(session), "ended": ended,
+        "seconds": took,
+    }  # fmt: skip
+
+
+def improved(tuner: Tuner) -> str:
+    """As much as there are rows for; why the session has come to its end by itself, if it has."""
+    try:
+        while tuner.improve() == "learned":
+            pass
+    except TunerStop as stopped:
+        tell(str(stopped))
+        return str(stopped)
+    return ""
 
 
 def score(policy: Reference, spec: RobotSpec, hidden: str) -> dict[str, Any]:

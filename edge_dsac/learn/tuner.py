@@ -25,6 +25,7 @@ from edge_dsac.learn.carried import Carried, read_carried
 from edge_dsac.learn.child import make_child
 from edge_dsac.learn.envelope import envelope, habit
 from edge_dsac.learn.evidence import Evidence, Limits, judge_offline, time_blocks
+from edge_dsac.learn.falls import falls_under, upright
 from edge_dsac.learn.guiding import Guidance, make_guide
 from edge_dsac.learn.learner import Learner, tensors
 from edge_dsac.learn.sequential import Demands
@@ -64,6 +65,8 @@ class Course:
     """then its share of the action rises from none to all: what would lose the robot at once loses it slowly, and is taken off"""
     pairs: int = 24
     """of windows, at most; a clear difference takes eight"""
+    most_falls: int = 2
+    """of the robot, by candidates: then the session ends, for what it believes of this robot is wrong"""
     envelope: float = 1.0
     """room around what was seen so far, as a share of its range, that the robot may reach while a candidate drives, ..."""
     envelope_lean: float = 0.25
@@ -155,6 +158,7 @@ class Tuner:
     def propose_if_due(self) -> None:
         due = self.asked_at + self.course.candidate_updates if self.asked_at else self.course.first_updates
         if self.attempt is None and self.learner.updates >= due:
+            self.check_falls()
             self.propose()
 
     def propose(self) -> None:
@@ -195,7 +199,7 @@ class Tuner:
 
     def plan(self) -> TrialPlan:
         course, hz = self.course, self.spec.rates.control_hz
-        simulated, own = self.learner.carried.anchors["obs"], self.buffer.rows.obs
+        simulated, own = self.learner.carried.anchors["obs"], upright(self.buffer.rows)
         low, high = envelope(self.spec, self.layout, simulated, own, course.envelope, course.envelope_lean)
         return TrialPlan(
             window_ticks=round(course.window_s * hz), pairs=course.pairs, low=tuple(low.tolist()), high=tuple(high.tolist()),
@@ -272,6 +276,15 @@ class Tuner:
             self.settle(identity, verdicts[-1]["decision"], verdicts[-1]["why"])
         elif any(entry["identity"] == name for entry in self.session.of("candidate")):
             self.attempt = Attempt(identity)
+
+    def check_falls(self) -> None:
+        better = {entry["identity"] for entry in self.session.of("verdict") if entry["decision"] == "better"}
+        tried = {int(entry["identity"], 16) for entry in self.session.of("candidate") if entry["identity"] not in better}
+        falls = falls_under(self.buffer.rows, tried)
+        if falls >= self.course.most_falls:
+            raise TunerStop(
+                f"candidates made the robot fall {falls} times: no other is tried; see why (tune report), then start a new session"
+            )
 
     def check_line(self) -> None:
         """What drives is the session's parent, or a child that the session accepted: the learner's networks are of this line."""
