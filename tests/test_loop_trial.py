@@ -27,7 +27,7 @@ from edge_dsac.loop.observer import Observer
 from edge_dsac.loop.pacer import Pacer
 from edge_dsac.loop.slot import Slot
 from edge_dsac.loop.stager import Stager
-from edge_dsac.loop.trial import Seat, Trial
+from edge_dsac.loop.trial import RESTLESS_FOR, Seat, Trial
 from edge_dsac.records import BoardMode, Fault, Mode, Rule
 
 OLD, NEW = 1, 2
@@ -364,6 +364,18 @@ def test_not_again_and_again():
     tripped(rig, 60)
     assert rig.trial.why == "the robot did what it usually does not at 56% of the approach, for the 2. time"
     assert rig.drove().count(NEW) == 2 * 6 <= rig.trial.plan.most_new_ticks
+
+
+def test_a_robot_that_never_comes_to_rest_ends_the_trial_and_the_candidate_is_not_to_blame():
+    """As where the habit was drawn from rows that are not this robot's: it would wait for ever."""
+    rig = approaching(lambda loop: True)
+    rig.ticks(400)
+    assert (rig.trial.stage, rig.trial.retreats) == (Stage.INTERRUPTED, 0)
+    assert rig.trial.why == "the robot does what it usually does not under the old policy, too"
+    assert NEW not in rig.drove()
+    patient = approaching(lambda loop: 1 <= patient.trial.restless < RESTLESS_FOR * 9 - 5)
+    patient.ticks(400)
+    assert patient.trial.stage == Stage.OVER
 
 
 def test_a_person_interrupts_an_approach_and_that_is_no_retreat():

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HUMAN, BAD_NUMBER = int(Rule.HUMAN), int(Rule.BAD_NUMBER)
 STEPPED_IN = int(Rule.LIMIT | Rule.SLEW | Rule.SPEED)
 REAL_FAULTS = int(~(Fault.LIMITED | Fault.SLEWED) & 0xFFFF)  # the two others only describe a command
+RESTLESS_FOR = 10  # approaches' time under the old one, in all: a robot that does not come to rest by then is not the habit's
 HEARD_AFTER_TICKS = 5  # so long at most until the board's complaint of a silence has come back to us
 
 
@@ -46,7 +47,7 @@ class Trial:
         self.busy_ns = 0  # of the tick before
         self.stalls, self.stalled_tick, self.excused = 0, -HEARD_AFTER_TICKS, False
         self.low, self.high = np.array(plan.low, np.float32), np.array(plan.high, np.float32)
-        self.retreats = self.rest = 0
+        self.retreats = self.rest = self.restless = 0
         self.since_new = plan.settle_ticks  # ticks since it last drove, or as good as never
         self.entries, self.mean = np.array(plan.habit.entries, np.intp), np.array(plan.habit.mean)
         self.whitening = np.array(plan.habit.whitening).reshape(len(self.entries), len(plan.habit.whitening) // max(len(self.entries), 1))
@@ -114,6 +115,9 @@ class Trial:
         """One more tick of it; or the old one takes over, and when the robot has come to rest it begins anew."""
         if not is_new:
             self.rest = self.plan.settle_ticks if self.unusual(loop) else self.rest - free
+            self.restless += free
+            if self.restless > RESTLESS_FOR * self.plan.approach_ticks:
+                self.end(Stage.INTERRUPTED, "the robot does what it usually does not under the old policy, too")
             return
         if free and (self.approached + 1 == self.plan.approach_ticks or not self.unusual(loop)):
             self.approached += 1  # the last one is not asked: who cuts the log into windows sees by their number that all went well
