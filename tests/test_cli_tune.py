@@ -65,10 +65,10 @@ def test_what_the_board_will_tune_in_a_flight_is_trusted_from_its_start(bot, tmp
 
 
 def test_only_what_is_asked_for_changes_the_course():
-    asked = {"window_s": 8.0, "pairs": None, "first_updates": None, "updates_per_row": None}
+    asked = {"window_s": 8.0, "pairs": None, "first_updates": None, "updates_per_row": None, "most_falls": None}
     assert Course(**course_of(argparse.Namespace(**asked))) == Course(window_s=8.0)
-    asked = {"window_s": 2.0, "pairs": 9, "first_updates": 700, "updates_per_row": 0.5}
-    assert Course(**course_of(argparse.Namespace(**asked))) == Course(window_s=2.0, pairs=9, first_updates=700, updates_per_row=0.5)
+    asked = {"window_s": 2.0, "pairs": 9, "first_updates": 700, "updates_per_row": 0.5, "most_falls": 4}
+    assert Course(**course_of(argparse.Namespace(**asked))) == Course(**asked)
     with pytest.raises(ValueError, match="--pairs 0, --updates-per-row -1: expected more than 0"):
         course_of(argparse.Namespace(**{**asked, "pairs": 0, "updates_per_row": -1.0}))
 
@@ -82,6 +82,7 @@ def test_what_help_calls_a_default_is_the_courses(capsys):
         ("--pairs", course.pairs),
         ("--first-updates", course.first_updates),
         ("--updates-per-row", course.updates_per_row),
+        ("--most-falls", course.most_falls),
     ):
         assert f"(default: {value:g})" in words.split(f"{option} ", 2)[2].split(" --")[0], option
     assert f"what of the actor may change (default: {Tuning().recipe})" in words

@@ -52,6 +52,7 @@ def add(verbs: Any) -> None:
     start.add_argument("--window-s", type=float, default=8.0, help="of a trial; whole laps of the loop's --exercise (default: %(default)s)")
     start.add_argument("--pairs", type=int, metavar="N", help="of a trial's windows, at most; a clear difference takes eight (default: 24)")
     start.add_argument("--first-updates", type=int, metavar="N", help="before the first candidate (default: 2500)")
+    start.add_argument("--most-falls", type=int, metavar="N", help="that candidates may cause; then the session ends (default: 2)")
     start.add_argument("--updates-per-row", type=float, metavar="X", help="no more updates than this for each row there is (default: 1)")
     start.add_argument(
         "--compile", choices=("auto", "on", "ready", "off"), default="auto",

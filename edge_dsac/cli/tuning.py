@@ -128,7 +128,7 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
 
 def course_of(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of Course that were asked for; the others stay as they are there."""
-    asked = {name: getattr(args, name) for name in ("window_s", "pairs", "first_updates", "updates_per_row")}
+    asked = {name: getattr(args, name) for name in ("window_s", "pairs", "first_updates", "updates_per_row", "most_falls")}
     wrong = [f"--{name.replace('_', '-')} {value:g}" for name, value in asked.items() if value is not None and not value > 0]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: expected more than 0")
