@@ -8,7 +8,7 @@ import pytest
 from tuning_fixture import MadeUpFlights, TuneDesk, flown, made_up_rows_of, policy_of, same_bits, same_state, small_carried
 
 from edge_dsac.bundle.package import read_bundle
-from edge_dsac.bundle.slot_folder import Outcome, SlotsError, Stage
+from edge_dsac.bundle.slot_folder import NOT_TRIED, Outcome, SlotsError, Stage
 from edge_dsac.learn.carried import read_carried
 from edge_dsac.learn.envelope import FALLS, LEAST, habit
 from edge_dsac.learn.evidence import Limits
@@ -262,7 +262,16 @@ def test_a_candidate_that_somebody_took_away_is_given_up(proposed):
     ready = proposed()
     ready.slots.drop("a person's word")
     assert ready.tuner.improve() == "no evidence"
-    assert "taken away" in ready.session.of("verdict")[0]["why"]
+    assert ready.session.of("verdict")[0]["why"] == "a person's word"
+
+
+def test_where_the_loop_would_not_try_a_candidate_the_session_ends_with_its_reason(proposed):
+    """The next one would fare no better: a window that is no whole lap, a key that is not trusted."""
+    ready = proposed()
+    ready.slots.drop(NOT_TRIED + "a window of 400 ticks is not a whole number of laps")
+    with pytest.raises(TunerStop, match="nothing to learn for: a window of 400 ticks"):
+        ready.tuner.improve()
+    assert ready.session.of("verdict")[0]["decision"] == "no evidence"
 
 
 def test_while_it_flies_without_a_verdict_nothing_is_decided(proposed):

@@ -44,6 +44,7 @@ from edge_dsac.learn.run_folder import source_state
 from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows
 from edge_dsac.learn.tuner import Course, Tuner, TunerStop
+from edge_dsac.loop.exercise import read_lap
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec
 from sim.tasks import RobotTask
@@ -105,7 +106,9 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     buffer = Buffer(folder / "rows", parent.actor.sizes[0], parent.actor.sizes[-1], ROWS, fingerprint=spec.policy_fingerprint)
     robot = TuneRobot(slots, spec, folder / "flights", cell.hidden, 1 + cell.seed, cell.lap, cell.explore)
     session = Session(folder / "session", {"parent": parent.manifest.sha256}, resume=False)
-    tuner = (Tuner if cell.gate else WithoutGate)(slots, session, learner, buffer, robot, None, Course(**dict(cell.course)))  # type: ignore[arg-type]
+    lap_s = sum(leg.seconds for leg in read_lap(cell.lap).legs)
+    course = Course(**{"window_s": lap_s, **dict(cell.course)})  # type: ignore[arg-type]
+    tuner = (Tuner if cell.gate else WithoutGate)(slots, session, learner, buffer, robot, None, course)
     before = score(parent.reference, spec, cell.hidden)
     rows, scores, ended = [], {parent.manifest.sha256: before}, ""
     for mark in cell.marks:

@@ -26,6 +26,7 @@ from edge_dsac.bundle.package import Bundle, read_bundle
 from edge_dsac.bundle.signing import PublicKey
 from edge_dsac.bundle.trial_plan import TrialError, TrialPlan, read_trial
 
+NOT_TRIED = "not tried: "  # begins the reason where the loop would not have a candidate at all
 CURRENT, CANDIDATE, GOLDEN, HISTORY = "current.policy", "candidate.policy", "golden.policy", "history"
 TRIAL, OUTCOME, EVENTS, FLIGHT = "trial.json", "outcome.json", "events.jsonl", "flight"
 BETTER = "better"  # in the details of an acceptance: a verdict stands behind it, and not a person's word alone

@@ -48,15 +48,15 @@ class Attempt:
             if chunk.over:
                 self.windows += self.reader.finish()
 
-    def judged(self, outcome: Outcome | None, still_there: bool, demands: Demands) -> Judged | None:
-        """None while it flies. `still_there`: the folder has a candidate."""
+    def judged(self, outcome: Outcome | None, gone: str | None, demands: Demands) -> Judged | None:
+        """None while it flies. `gone`: why the folder has no candidate any more; None while it has."""
         mine = outcome if outcome is not None and outcome.candidate == self.identity else None
         verdict = judge(self.windows, demands)
         if mine is not None and mine.stage in (Stage.ABORTED, Stage.INTERRUPTED):
             decision = "worse" if mine.stage is Stage.ABORTED else "no evidence"
             return Judged(decision, f"{mine.stage.value}: {mine.why}", verdict, mine)
-        if not still_there:
-            return Judged("no evidence", "the candidate was taken away", verdict, None)
+        if gone is not None:
+            return Judged("no evidence", gone, verdict, None)
         if verdict.decision != "undecided":
             return Judged(verdict.decision, "; ".join(verdict.reasons), verdict, mine)
         if mine is not None and mine.stage is Stage.OVER:

@@ -16,7 +16,7 @@ import numpy as np
 from edge_dsac.bundle.guide import Guide
 from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.signing import SecretKey
-from edge_dsac.bundle.slot_folder import SlotsError
+from edge_dsac.bundle.slot_folder import NOT_TRIED, SlotsError
 from edge_dsac.bundle.slots import Slots
 from edge_dsac.bundle.trial_plan import TrialPlan
 from edge_dsac.learn.attempt import Attempt, Judged, window_words
@@ -215,7 +215,7 @@ class Tuner:
         attempt = self.attempt
         if attempt is None:
             return None
-        judged = attempt.judged(self.slots.outcome(), self.slots.candidate() is not None, self.demands)
+        judged = attempt.judged(self.slots.outcome(), self.gone(attempt.identity), self.demands)
         return None if judged is None else self.close(attempt, judged)
 
     def close(self, attempt: Attempt, judged: Judged) -> str:
@@ -225,7 +225,17 @@ class Tuner:
             "verdict", identity=f"{attempt.identity:016x}", decision=judged.decision, why=judged.why, trial=judged.verdict.as_json(),
             loop=judged.outcome.details if judged.outcome is not None else {}, windows=[window_words(window) for window in attempt.windows],
         )  # fmt: skip
-        return self.settle(attempt.identity, judged.decision, judged.why)
+        word = self.settle(attempt.identity, judged.decision, judged.why)
+        if judged.why.startswith(NOT_TRIED):
+            raise TunerStop(f"the loop does not try what is proposed, so there is nothing to learn for: {judged.why[len(NOT_TRIED) :]}")
+        return word
+
+    def gone(self, identity: int) -> str | None:
+        """Why the candidate is not in the folder any more, as whoever took it away said; None while it is."""
+        if self.slots.candidate() is not None:
+            return None
+        said = [event["why"] for event in self.slots.events() if event["event"] == "dropped" and event["policy"] == f"{identity:016x}"]
+        return said[-1] if said else "the candidate was taken away"
 
     def settle(self, identity: int, decision: str, why: str) -> str:
         """What a verdict in the journal says is done to the folder; again, if a kill came between the two."""

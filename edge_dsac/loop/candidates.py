@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from edge_dsac.bundle.disk import stamp
 from edge_dsac.bundle.package import Bundle
-from edge_dsac.bundle.slot_folder import Outcome, Stage
+from edge_dsac.bundle.slot_folder import NOT_TRIED, Outcome, Stage
 from edge_dsac.bundle.slots import Slots
 from edge_dsac.bundle.trial_plan import TrialError, TrialPlan
 from edge_dsac.loop.slot import Engine, Slot
@@ -101,7 +101,7 @@ class Candidates(threading.Thread):
             engine = self.checked(identity, plan)
         except ValueError as error:
             self.complain(str(error))
-            self.slots.drop(f"not tried: {error}", identity)
+            self.slots.drop(f"{NOT_TRIED}{error}", identity)
             return
         self.slots.begin(identity)
         self.under_way = Trial(self.slot.engine, engine, plan)
@@ -116,7 +116,8 @@ class Candidates(threading.Thread):
             raise TrialError(f"the candidate was not made from the policy that drives, {running.identity:016x}")
         plan.check_for(bundle.actor.sizes[0])
         if self.lap_ticks is not None and plan.window_ticks % self.lap_ticks:
-            raise TrialError(f"a window of {plan.window_ticks} ticks is not a whole number of the exercise's laps of {self.lap_ticks}")
+            told = f"a window of {plan.window_ticks} ticks is not a whole number of the exercise's laps of {self.lap_ticks}"
+            raise TrialError(f"{told} (tune start --window-s)")
         return loaded.engine
 
     def collect(self) -> None:
