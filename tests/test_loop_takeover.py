@@ -13,7 +13,7 @@ from test_loop_control import PERIOD_NS, SPEC, FakeBoard, FakeLog
 from edge_dsac.cli.main import main
 from edge_dsac.cli.takeover import send_for, send_lines, word_of_line
 from edge_dsac.loop.control import ControlLoop
-from edge_dsac.loop.exercise import Exercise, Lap, Leg, read_lap
+from edge_dsac.loop.exercise import LAPS, Exercise, Lap, Leg, read_lap
 from edge_dsac.loop.exploration import Exploration, draw
 from edge_dsac.loop.limiter import Limiter
 from edge_dsac.loop.observer import Observer, Reference
@@ -272,6 +272,22 @@ def test_the_shipped_lap_ends_where_it_began():
     assert sum(leg.seconds * leg.yaw_rate_rad_s for leg in lap.legs) == pytest.approx(0.0)
     assert Exercise(lap, 100).lap_ticks == 800
     assert {leg.speed_m_s for leg in read_lap("stand").legs} == {0.0}
+
+
+@pytest.mark.parametrize("hz", [30, 50, 100, 500, 1000])
+@pytest.mark.parametrize("name", [name for name in LAPS if name != "stand"])
+def test_a_lap_is_as_long_as_its_legs_at_any_rate(name, hz):
+    """A window of a trial is whole laps: a tick lost to rounding and no candidate would ever be tried."""
+    lap = read_lap(name)
+    exercise, seconds = Exercise(lap, hz), sum(leg.seconds for leg in lap.legs)
+    assert exercise.lap_ticks == round(seconds * hz)
+    for leg in lap.legs:
+        ticks = exercise.references.count(Reference(leg.speed_m_s, leg.yaw_rate_rad_s))
+        assert abs(ticks - leg.seconds * hz) <= 1
+
+
+def test_a_leg_shorter_than_a_tick_is_a_tick():
+    assert Exercise(Lap((Leg(0.01), Leg(0.01, 0.2), Leg(0.02))), 50).lap_ticks == 3
 
 
 def test_a_lap_from_a_file(tmp_path):

@@ -7,7 +7,7 @@ stay true: the same tick of a lap asks for the same, whenever the lap began.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ class Lap:
 
 # Gentle for both robots; what is turned left is turned right again, what is driven forward is driven back: a lap ends where it began.
 LAPS = {
-    "drive": Lap((Leg(1.5), Leg(2.0, 0.3), Leg(1.25, 0.0, 0.6), Leg(2.0, -0.3), Leg(1.25, 0.0, -0.6))),
+    "drive": Lap((Leg(1.4), Leg(2.0, 0.3), Leg(1.3, 0.0, 0.6), Leg(2.0, -0.3), Leg(1.3, 0.0, -0.6))),
     "brisk": Lap((Leg(0.5), Leg(1.0, 0.3), Leg(0.75, 0.0, 0.8), Leg(1.0, -0.3), Leg(0.75, 0.0, -0.8))),
     "dash": Lap((Leg(0.5), Leg(0.75, 0.3), Leg(0.5, 0.0, 0.8), Leg(0.75, -0.3), Leg(0.5, 0.0, -0.8))),
     "stand": Lap((Leg(8.0),)),
@@ -56,8 +56,12 @@ def read_lap(name: str) -> Lap:
 class Exercise:
     def __init__(self, lap: Lap, control_hz: int) -> None:
         """One Reference per leg is made here, and a list that says for each tick of the lap which one."""
-        parts = [(Reference(leg.speed_m_s, leg.yaw_rate_rad_s), max(1, round(leg.seconds * control_hz))) for leg in lap.legs]
-        self.references = list(chain.from_iterable(repeat(reference, ticks) for reference, ticks in parts))
+        self.references: list[Reference] = []
+        for leg, end_s in zip(
+            lap.legs, accumulate(leg.seconds for leg in lap.legs), strict=True
+        ):  # a lap is as long as it says at any rate
+            ticks = max(1, round(end_s * control_hz) - len(self.references))
+            self.references += [Reference(leg.speed_m_s, leg.yaw_rate_rad_s)] * ticks
         self.lap_ticks = len(self.references)
         self.at = 0  # tick of the lap that comes next
 
