@@ -265,6 +265,31 @@ def test_a_candidate_that_somebody_took_away_is_given_up(proposed):
     assert ready.session.of("verdict")[0]["why"] == "a person's word"
 
 
+def test_one_that_the_loop_takes_off_while_the_tuner_looks_is_worse_all_the_same(proposed, monkeypatch):
+    ready = proposed()
+    identity, plain = begin(ready), ready.slots.candidate
+
+    def taken_off():
+        ready.slots.record(Outcome(identity, Stage.ABORTED, "it leaned too far", {}))
+        ready.slots.drop("aborted: it leaned too far", identity)
+        return plain()
+
+    monkeypatch.setattr(ready.slots, "candidate", taken_off)
+    assert ready.tuner.improve() == "worse"
+
+
+def test_falls_are_no_part_of_the_habit_of_a_trial(proposed):
+    ready = proposed()
+    rows = ready.buffer.rows
+    fallen = type(rows)(*(np.array(column[-1:]) for column in rows))
+    lying = fallen._replace(
+        obs=fallen.obs + 3.0, done=np.ones(1, np.float32), t_host_ns=fallen.t_host_ns + 5_000_000_000, index=fallen.index + 500
+    )
+    before = ready.tuner.plan()
+    ready.buffer.extend(lying)
+    assert ready.tuner.plan() == before
+
+
 def test_where_the_loop_would_not_try_a_candidate_the_session_ends_with_its_reason(proposed):
     """The next one would fare no better: a window that is no whole lap, a key that is not trusted."""
     ready = proposed()

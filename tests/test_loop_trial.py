@@ -321,7 +321,7 @@ APPROACH = {"approach_ticks": 9, "settle_ticks": 3}
 
 
 def approaching(unusual=lambda loop: False, value=0.3, **more):
-    rig = Rig().running().offer(plan_of(window=5, pairs=1, **{"seed": seed_with(False), **APPROACH, **more}), Constant(NEW, value))
+    rig = Rig().running().offer(plan_of(**{"window": 5, "pairs": 1, "seed": seed_with(False), **APPROACH, **more}), Constant(NEW, value))
     rig.trial.unusual = unusual
     return rig
 
@@ -373,9 +373,15 @@ def test_a_robot_that_never_comes_to_rest_ends_the_trial_and_the_candidate_is_no
     assert (rig.trial.stage, rig.trial.retreats) == (Stage.INTERRUPTED, 0)
     assert rig.trial.why == "the robot does what it usually does not under the old policy, too"
     assert NEW not in rig.drove()
-    patient = approaching(lambda loop: 1 <= patient.trial.restless < RESTLESS_FOR * 9 - 5)
+    patient = approaching(lambda loop: 1 <= patient.trial.restless < RESTLESS_FOR * (3 + 9) - 5)
     patient.ticks(400)
     assert patient.trial.stage == Stage.OVER
+
+
+def test_an_approach_may_be_much_shorter_than_a_rest():
+    rig = approaching(lambda loop: rig.trial.approached == 1 and not rig.trial.retreats, approach_ticks=3, settle_ticks=100, window=120)
+    rig.ticks(800)
+    assert (rig.trial.stage, rig.trial.retreats) == (Stage.OVER, 1)
 
 
 def test_a_person_interrupts_an_approach_and_that_is_no_retreat():

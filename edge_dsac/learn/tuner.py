@@ -215,7 +215,8 @@ class Tuner:
         attempt = self.attempt
         if attempt is None:
             return None
-        judged = attempt.judged(self.slots.outcome(), self.gone(attempt.identity), self.demands)
+        gone = self.gone(attempt.identity)  # first: the loop says that it took one off before it takes it away
+        judged = attempt.judged(self.slots.outcome(), gone, self.demands)
         return None if judged is None else self.close(attempt, judged)
 
     def close(self, attempt: Attempt, judged: Judged) -> str:

@@ -57,10 +57,9 @@ class Exercise:
     def __init__(self, lap: Lap, control_hz: int) -> None:
         """One Reference per leg is made here, and a list that says for each tick of the lap which one."""
         self.references: list[Reference] = []
-        for leg, end_s in zip(
-            lap.legs, accumulate(leg.seconds for leg in lap.legs), strict=True
-        ):  # a lap is as long as it says at any rate
-            ticks = max(1, round(end_s * control_hz) - len(self.references))
+        ends_s = accumulate(leg.seconds for leg in lap.legs)
+        for leg, end_s in zip(lap.legs, ends_s, strict=True):
+            ticks = max(1, round(end_s * control_hz) - len(self.references))  # so that the lap is as long as it says at any rate
             self.references += [Reference(leg.speed_m_s, leg.yaw_rate_rad_s)] * ticks
         self.lap_ticks = len(self.references)
         self.at = 0  # tick of the lap that comes next

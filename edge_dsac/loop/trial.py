@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HUMAN, BAD_NUMBER = int(Rule.HUMAN), int(Rule.BAD_NUMBER)
 STEPPED_IN = int(Rule.LIMIT | Rule.SLEW | Rule.SPEED)
 REAL_FAULTS = int(~(Fault.LIMITED | Fault.SLEWED) & 0xFFFF)  # the two others only describe a command
-RESTLESS_FOR = 10  # approaches' time under the old one, in all: a robot that does not come to rest by then is not the habit's
+RESTLESS_FOR = 10  # times as long as a rest and an approach take, under the old one: a robot without rest until then is not the habit's
 HEARD_AFTER_TICKS = 5  # so long at most until the board's complaint of a silence has come back to us
 
 
@@ -116,7 +116,7 @@ class Trial:
         if not is_new:
             self.rest = self.plan.settle_ticks if self.unusual(loop) else self.rest - free
             self.restless += free
-            if self.restless > RESTLESS_FOR * self.plan.approach_ticks:
+            if self.restless > RESTLESS_FOR * (self.plan.settle_ticks + self.plan.approach_ticks):
                 self.end(Stage.INTERRUPTED, "the robot does what it usually does not under the old policy, too")
             return
         if free and (self.approached + 1 == self.plan.approach_ticks or not self.unusual(loop)):
