@@ -351,14 +351,14 @@ def test_a_crash_while_the_folder_is_made_leaves_one_that_can_be_made(tmp_path):
 def test_an_older_stranger_is_refused_and_the_running_ones_line_may_return(tmp_path):
     slots = accepted(new_slots(tmp_path), CHILD, GRANDCHILD)
     running = slots.current()
-    allowed = slots.may_return(running)
+    allowed = slots.may_return(running.manifest.parent)
     assert allowed == {sha_of(FIRST), sha_of(CHILD)}
     check_version(opened(CHILD), running.manifest.version, allowed)
     check_version(opened(FIRST), running.manifest.version, allowed)
     stranger = policy(9, 3)
     slots.history_path(sha_of(stranger)).write_bytes(stranger)  # lying there makes no ancestor
     with pytest.raises(BundleError, match="is version 3, the robot runs 5"):
-        check_version(opened(stranger), running.manifest.version, slots.may_return(running))
+        check_version(opened(stranger), running.manifest.version, slots.may_return(running.manifest.parent))
 
 
 @pytest.mark.slow
@@ -373,7 +373,7 @@ def test_a_file_under_an_ancestors_name_is_not_that_ancestor(tmp_path):
 @pytest.mark.slow
 def test_what_is_opened_to_take_over_may_be_the_parent_of_what_runs_and_no_other_older_one(tmp_path, monkeypatch, bot):
     from edge_dsac.bundle.keyring import trust
-    from edge_dsac.cli.policy import open_policy
+    from edge_dsac.cli.policy import check_policy
 
     monkeypatch.setenv("EDGE_DSAC_KEYS", str(tmp_path / "keys"))
     trust(tmp_path / "keys", dataclasses.replace(KEY.public, name="me"))
@@ -381,13 +381,13 @@ def test_what_is_opened_to_take_over_may_be_the_parent_of_what_runs_and_no_other
     def ready(data, **more):
         path = tmp_path / "one.policy"
         path.write_bytes(data)
-        return open_policy(str(path), bot, **more)
+        return check_policy(path, bot, **more)
 
-    running = ready(CHILD)
+    running = ready(CHILD).running
     assert ready(FIRST, running=running).bundle.identity == opened(FIRST).identity
     with pytest.raises(BundleError, match="is version 3, the robot runs 4, which was not tuned from it"):
         ready(policy(9, 3), running=running)
-    newest = ready(GRANDCHILD)
+    newest = ready(GRANDCHILD).running
     with pytest.raises(BundleError, match="is version 3, the robot runs 5"):
         ready(FIRST, running=newest)
     assert ready(FIRST, running=newest, ancestors=[sha_of(FIRST)]).bundle is not None

@@ -16,12 +16,14 @@ from made_up_actor import balancing_actor
 from calibration.activations import make_set_file
 from edge_dsac.bundle.actor import make_actor_file
 from edge_dsac.bundle.baselines import CascadedPd
+from edge_dsac.bundle.engines import make_engine
 from edge_dsac.bundle.keyring import new_key, trust
 from edge_dsac.bundle.manifest import BundleError
-from edge_dsac.bundle.package import read_bundle
+from edge_dsac.bundle.package import read_bundle, running
+from edge_dsac.bundle.parts import pack, unpack
 from edge_dsac.cli.judging import JudgingOptions, record_set
 from edge_dsac.cli.main import main
-from edge_dsac.cli.policy import Ready, open_policy
+from edge_dsac.cli.policy import check_policy, open_policy
 from edge_dsac.profile.choose import Choice, save_choice
 from edge_dsac.spec.robot import load_robot
 
@@ -54,7 +56,7 @@ def test_a_policy_file_is_opened_with_the_first_engine_that_can_and_says_so(tmp_
     ready = open_policy(str(write_bundle(tmp_path)), BOT)
     assert ready.said.startswith("numpy (not measured on this board")
     assert "signed by lab" in ready.said
-    assert ready.version == 3
+    assert ready.running.version == 3
 
 
 def test_the_measured_choice_is_followed_while_it_counts(tmp_path, trusted):
@@ -72,7 +74,7 @@ REFUSED = {
     "another robot": (
         lambda folder: write_bundle(folder, data=bundle_bytes(parts=bundle_parts(spec=load_robot("rover")))), {}, "was built for rover",
     ),
-    "older than what runs": (write_bundle, {"running": Ready(None, "", opened_bundle(bundle_bytes(version=4)))}, "is version 3, the robot runs 4"),
+    "older than what runs": (write_bundle, {"running": running(opened_bundle(bundle_bytes(version=4)))}, "is version 3, the robot runs 4"),
     "an engine it does not hold": (write_bundle, {"engine": "native-float32"}, "--engine native-float32: the policy file holds no compiled"),
 }  # fmt: skip
 
@@ -82,7 +84,7 @@ REFUSED = {
 def test_what_must_not_drive_is_refused_with_its_reason(tmp_path, trusted, name):
     make, options, reason = REFUSED[name]
     with pytest.raises(BundleError, match=reason):
-        open_policy(str(make(tmp_path)), BOT, **options)
+        check_policy(make(tmp_path), BOT, **options)
 
 
 def test_unsigned_is_taken_where_it_is_allowed_and_the_status_line_says_so(tmp_path, trusted):
@@ -158,6 +160,10 @@ def test_a_policy_file_is_made_whole_signed_and_the_same_each_time(made, whole, 
     assert {name for name, result in engines.items() if result == "passed"} >= {"native-integer", "native-float32", "onnxruntime", "numpy"}
     ready = open_policy(str(made / "a.policy"), BOT)
     assert ready.said.startswith("native-integer")
+    for name in ("native-integer", "native-float32", "onnxruntime", "numpy"):  # as a scout hands them over
+        parts = check_policy(made / "a.policy", BOT, name).parts
+        assert len(pack(parts)) < 400_000
+        assert make_engine(unpack(pack(parts), BOT)).bundle_id == ready.running.identity
     assert main(["inspect", str(made / "a.policy")]) == 0
     assert "int8: mean" in capsys.readouterr().out
 

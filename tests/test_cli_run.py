@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -252,6 +253,48 @@ def test_a_new_policy_file_is_taken_up_in_flight_and_a_bad_one_is_not(board, tmp
     assert len(summary["flight"]["bundles"]) == 2
     assert "not a weights file" in summary["refused_policies"][0]
     assert "BLEND" in summary["flight"]["rules"]
+
+
+def scouts_of(policy):
+    """Processes that look after this file."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"edge_dsac.cli.scouting" in words and str(policy).encode() in words:
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture
+def small_policy(tmp_path):
+    from edge_dsac.spec.robot import load_robot
+
+    spec, path = load_robot("balance_bot"), tmp_path / "small.npz"
+    size = ObservationLayout(spec).size
+    path.write_bytes(make_actor_file([(np.full((4, size), 0.01), np.zeros(4)), (np.full((2, 4), 0.01), np.zeros(2))], "gelu", spec))
+    return path
+
+
+def test_a_killed_scout_does_not_end_the_flight_and_is_told(board, tmp_path, small_policy):
+    run = start_run(board("--still"), tmp_path / "log", "--policy", str(small_policy))
+    wait_for_mode(tmp_path / "log", "RUNNING")
+    (scout,) = scouts_of(small_policy)
+    os.kill(scout, signal.SIGKILL)
+    wait_for_mode(tmp_path / "log", "RUNNING", ticks=wait_for_mode(tmp_path / "log", "RUNNING")["ticks"] + 50)
+    run.send_signal(signal.SIGTERM)
+    assert flown(run)["refused_policies"] == ["the scout has gone: no policy was looked after from then on"]
+
+
+def test_a_killed_loop_leaves_no_scout_behind(board, tmp_path, small_policy):
+    run = start_run(board("--still"), tmp_path / "log", "--policy", str(small_policy))
+    wait_for_mode(tmp_path / "log", "RUNNING")
+    assert len(scouts_of(small_policy)) == 1
+    run.kill()
+    run.communicate()
+    wait_until(lambda: not scouts_of(small_policy))
 
 
 def test_a_dry_run_opens_nothing(tmp_path):

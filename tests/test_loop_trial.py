@@ -14,11 +14,12 @@ from test_loop_control import PERIOD_NS, SPEC, FakeBoard, FakeLog
 
 from edge_dsac.bundle.manifest import BundleError
 from edge_dsac.bundle.numpy_engine import NumpyMlp
-from edge_dsac.bundle.package import read_bundle
+from edge_dsac.bundle.package import read_bundle, running
 from edge_dsac.bundle.slot_folder import Stage
 from edge_dsac.bundle.slots import Slots, create_slots
 from edge_dsac.bundle.trial_plan import Habit, TrialPlan
 from edge_dsac.loop.candidates import Candidates
+from edge_dsac.loop.cockpit import NearCockpit
 from edge_dsac.loop.control import ControlLoop
 from edge_dsac.loop.exercise import Exercise, Lap, Leg
 from edge_dsac.loop.flight import fly
@@ -624,8 +625,9 @@ class Field:
         self.rig = Rig()
         self.running = self.load(self.slots.current_path)
         self.rig.old = self.rig.slot.engine = self.running.engine
-        stager = Stager(self.slots.current_path, self.load_current, self.rig.slot)
-        self.candidates = Candidates(self.slots, self.load, lambda: self.running, stager, self.rig.seat, lap_ticks)
+        cockpit = NearCockpit(self.rig.slot, self.rig.seat)
+        stager = Stager(self.slots.current_path, self.load_current, cockpit)
+        self.candidates = Candidates(self.slots, self.load, lambda: running(self.running.bundle), stager, cockpit, lap_ticks)
         self.rig.running()
         return self
 
@@ -692,7 +694,8 @@ def test_an_aborted_candidate_is_gone_from_the_folder_with_the_reason(tmp_path):
     field.look(4)
     field.rig.board.board = BoardMode.FAULT
     field.rig.ticks(1)
-    field.candidates.close(failed=False)
+    field.rig.seat.land(failed=False)
+    field.candidates.close()
     assert field.slots.candidate() is None
     assert field.slots.outcome().stage == Stage.ABORTED
     assert field.last()[-2:] == ["trial aborted", "dropped"]
@@ -706,7 +709,8 @@ def test_a_flight_that_ends_in_the_middle_leaves_the_candidate_and_says_so(tmp_p
     field = Field(tmp_path)
     field.slots.propose(CHILD, PLAN)
     field.look(4)
-    field.candidates.close(failed=False)
+    field.rig.seat.land(failed=False)
+    field.candidates.close()
     assert field.slots.outcome().stage == Stage.INTERRUPTED
     assert field.slots.outcome().why == "the flight ended"
     assert field.slots.candidate() is not None

@@ -12,9 +12,10 @@ from pathlib import Path
 from sim_flight import SimFlight
 
 from edge_dsac.bundle.engines import numpy_engine
-from edge_dsac.bundle.package import Bundle
+from edge_dsac.bundle.package import Bundle, running
 from edge_dsac.bundle.slots import Slots
 from edge_dsac.loop.candidates import Candidates
+from edge_dsac.loop.cockpit import NearCockpit
 from edge_dsac.loop.exercise import Exercise, read_lap
 from edge_dsac.loop.exploration import Exploration, draw
 from edge_dsac.loop.slot import Engine
@@ -65,8 +66,9 @@ class TuneRobot:
             exploration = Exploration(draw(len(self.spec.actions), self.explore, hz, self.seed + self.flights), self.seat)
         loop.aides = tuple(aide for aide in (self.seat, exercise, exploration) if aide is not None)
         loop.slot.overlays = (exploration,) if exploration is not None else ()
-        stager = Stager(self.slots.current_path, self.load_successor, loop.slot)
-        self.helper = Candidates(self.slots, self.load, lambda: self.running, stager, self.seat, exercise.lap_ticks)
+        cockpit = NearCockpit(loop.slot, self.seat)
+        stager = Stager(self.slots.current_path, self.load_successor, cockpit)
+        self.helper = Candidates(self.slots, self.load, lambda: running(self.running.bundle), stager, cockpit, exercise.lap_ticks)
         self.flights += 1
         loop.arm()
 
@@ -92,7 +94,8 @@ class TuneRobot:
 
     def land(self) -> None:
         self.falls += bool(self.flight.loop.frame.faults & (Fault.TILT | Fault.OVERSPEED))
-        self.helper.close(failed=False)
+        self.seat.land(failed=False)
+        self.helper.close()
         self.ring.close()
         self.gather(over=True)
         self.close_ring()

@@ -17,10 +17,11 @@ from pathlib import Path
 from edge_dsac.bundle import tensorrt_here
 from edge_dsac.bundle.golden import TOLERANCE, Engine, check_golden
 from edge_dsac.bundle.guided_engine import GuidedMlp
+from edge_dsac.bundle.manifest import BundleError
 from edge_dsac.bundle.native_engine import NativeActor, NativeNetwork
 from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.bundle.ort_engine import OrtEngine
-from edge_dsac.bundle.package import Bundle
+from edge_dsac.bundle.parts import Parts, Runnable
 from edge_dsac.bundle.targets import best_target
 from edge_dsac.bundle.tensorrt import PlanConfig, Precision
 
@@ -29,50 +30,55 @@ from edge_dsac.bundle.tensorrt import PlanConfig, Precision
 class EngineKind:
     name: str
     exact: bool  # answers in whole numbers, bit by bit those of the golden vectors
-    why_not: Callable[[Bundle], str]  # empty if it can run this bundle here and now
-    load: Callable[[Bundle], Engine]
-    tolerance: Callable[[Bundle], float] = lambda bundle: TOLERANCE  # of an engine that is not exact; by what it computes in
+    why_not: Callable[[Runnable], str]  # empty if it can run this bundle here and now
+    load: Callable[[Runnable], Engine]
+    tolerance: Callable[[Runnable], float] = lambda bundle: TOLERANCE  # of an engine that is not exact; by what it computes in
+    needs: Callable[[Runnable], tuple[str, ...]] = lambda bundle: ()  # the files that `load` looks into
 
 
-def numpy_engine(bundle: Bundle) -> Engine:
+def numpy_engine(bundle: Runnable) -> Engine:
     """What drives wherever no other engine can, with its guide where it has one."""
     return GuidedMlp(bundle.actor, bundle.guide) if bundle.guide else NumpyMlp(bundle.actor)
 
 
-def guided(bundle: Bundle) -> str:
+def guided(bundle: Runnable) -> str:
     """All engines but numpy's are the actor alone, and that is another policy."""
     return "the policy is critic-guided, which the numpy engine alone can do" if bundle.guide else ""
 
 
-def no_native(bundle: Bundle) -> str:
+def no_native(bundle: Runnable) -> str:
     if bundle.guide:
         return guided(bundle)
     here = platform.machine()
     return "" if best_target(bundle.files) is not None else f"the policy file holds no compiled actor for this machine ({here})"
 
 
-def not_chosen(bundle: Bundle) -> str:
+def not_chosen(bundle: Runnable) -> str:
     """Whole numbers are run only where the gate let them pass; float32 always may."""
-    precision = bundle.manifest.precision
+    precision = bundle.precision
     return "" if precision.chosen in ("int8", "int16") else f"the policy was compiled for {precision.chosen}: {precision.because}"
 
 
-def native_library(bundle: Bundle) -> bytes:
+def native_file(bundle: Runnable) -> tuple[str, ...]:
     target = best_target(bundle.files)
     assert target is not None  # no_native was asked
-    return bundle.files[target.file]
+    return (target.file,)
 
 
-def native_integer(bundle: Bundle) -> Engine:
+def native_library(bundle: Runnable) -> bytes:
+    return bundle.files[native_file(bundle)[0]]
+
+
+def native_integer(bundle: Runnable) -> Engine:
     return NativeActor(native_library(bundle), "integer", bundle.actor.sizes, bundle.identity)
 
 
-def native_float32(bundle: Bundle) -> Engine:
+def native_float32(bundle: Runnable) -> Engine:
     """With the weights of actor.npz: a policy tuned on the robot carries what its parent was compiled to."""
     return NativeNetwork(native_library(bundle), bundle.actor, bundle.identity)
 
 
-def no_onnxruntime(bundle: Bundle) -> str:
+def no_onnxruntime(bundle: Runnable) -> str:
     if bundle.guide:
         return guided(bundle)
     if find_spec("onnxruntime") is None:
@@ -80,25 +86,33 @@ def no_onnxruntime(bundle: Bundle) -> str:
     return no_file(bundle, "actor.onnx")
 
 
-def onnxruntime(bundle: Bundle) -> Engine:
+def onnxruntime(bundle: Runnable) -> Engine:
     return OrtEngine(bundle.files["actor.onnx"], bundle.spec, bundle.identity)
 
 
-def tensorrt_precision(bundle: Bundle) -> str:
+def tensorrt_precision(bundle: Runnable) -> str:
     """Its int8 is QDQ, another one than the native engine's, and passed the gate or not by itself."""
-    accepted = bundle.manifest.precision.measured.get("accepted", [])
+    accepted = bundle.precision.measured.get("accepted", [])
     return next((precision for name, precision in (("int8 onnx", "int8"), ("float16", "float16")) if name in accepted), "float32")
 
 
-def no_tensorrt(bundle: Bundle) -> str:
-    return guided(bundle) or tensorrt_here.why_not() or no_file(bundle, TENSORRT[tensorrt_precision(bundle)][0])
+def tensorrt_file(bundle: Runnable) -> str:
+    return TENSORRT[tensorrt_precision(bundle)][0]
 
 
-def no_file(bundle: Bundle, name: str) -> str:
+def tensorrt_tolerance(bundle: Runnable) -> float:
+    return TENSORRT_TOLERANCE[tensorrt_precision(bundle)]
+
+
+def no_tensorrt(bundle: Runnable) -> str:
+    return guided(bundle) or tensorrt_here.why_not() or no_file(bundle, tensorrt_file(bundle))
+
+
+def no_file(bundle: Runnable, name: str) -> str:
     return "" if name in bundle.files else f"the policy file holds no {name}"
 
 
-def tensorrt(bundle: Bundle) -> Engine:
+def tensorrt(bundle: Runnable) -> Engine:
     file, precision = TENSORRT[tensorrt_precision(bundle)]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge_dsac" / "plans"
     return tensorrt_here.load_engine(bundle.files[file], bundle.identity, folder, PlanConfig(precision), say)
@@ -118,12 +132,25 @@ TENSORRT = {
 TENSORRT_TOLERANCE = {"int8": 0.2, "float16": 0.02, "float32": 1e-3}
 # The order is that of preference where nothing was measured: quick on every board first.
 ENGINES: tuple[EngineKind, ...] = (
-    EngineKind("native-integer", True, lambda bundle: no_native(bundle) or not_chosen(bundle), native_integer),
-    EngineKind("native-float32", False, no_native, native_float32),
-    EngineKind("onnxruntime", False, no_onnxruntime, onnxruntime),
+    EngineKind("native-integer", True, lambda bundle: no_native(bundle) or not_chosen(bundle), native_integer, needs=native_file),
+    EngineKind("native-float32", False, no_native, native_float32, needs=native_file),
+    EngineKind("onnxruntime", False, no_onnxruntime, onnxruntime, needs=lambda bundle: ("actor.onnx",)),
     EngineKind("numpy", False, lambda bundle: "", numpy_engine),
-    EngineKind("tensorrt", False, no_tensorrt, tensorrt, lambda bundle: TENSORRT_TOLERANCE[tensorrt_precision(bundle)]),
+    EngineKind("tensorrt", False, no_tensorrt, tensorrt, tensorrt_tolerance, lambda bundle: (tensorrt_file(bundle),)),
 )
+
+
+def make_engine(parts: Parts, breathe: Callable[[], None] = lambda: None) -> Engine:
+    """One that may drive: it has answered the golden vectors as the policy says, in this process, on this machine.
+
+    `breathe`: called after each answer, by a thread that must not hold up another one.
+    """
+    kind = next(kind for kind in ENGINES if kind.name == parts.engine)
+    made = kind.load(parts)
+    failures = check_golden(made, parts, kind.exact, kind.tolerance(parts), breathe)
+    if failures:
+        raise BundleError(f"the engine {kind.name} does not act as the policy says: {failures[0]} ({len(failures)} in all)")
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +160,12 @@ class Verdict:
     why: str
 
 
-def judge(bundle: Bundle, kinds: tuple[EngineKind, ...] = ENGINES) -> list[Verdict]:
+def judge(bundle: Runnable, kinds: tuple[EngineKind, ...] = ENGINES) -> list[Verdict]:
     """Runs the golden vectors on every engine that is here."""
     return [judge_one(bundle, kind) for kind in kinds]
 
 
-def judge_one(bundle: Bundle, kind: EngineKind) -> Verdict:
+def judge_one(bundle: Runnable, kind: EngineKind) -> Verdict:
     why_not = kind.why_not(bundle)
     if why_not:
         return Verdict(kind.name, "skipped", why_not)

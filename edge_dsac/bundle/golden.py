@@ -7,7 +7,7 @@ must stay true: the expected actions are the float64 reference's, not those of t
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +19,7 @@ from edge_dsac.bundle.manifest import BundleError
 from edge_dsac.records import Float, Observation
 
 if TYPE_CHECKING:
-    from edge_dsac.bundle.package import Bundle
+    from edge_dsac.bundle.parts import Runnable
 
 TOLERANCE = 1e-5  # of [-1, 1]: float32 sums in another order differ by some 1e-6
 MOST = 4096
@@ -81,8 +81,10 @@ def read_golden(arrays: Mapping[str, np.ndarray], actor: Actor, reference: Refer
     return Golden(obs, action, whole)
 
 
-def check_golden(engine: Engine, bundle: Bundle, exact: bool = False, tolerance: float = TOLERANCE) -> list[str]:
-    """What this engine gets wrong, one line each; empty if it may drive. `exact`: it answers in whole numbers."""
+def check_golden(
+    engine: Engine, bundle: Runnable, exact: bool = False, tolerance: float = TOLERANCE, breathe: Callable[[], None] = lambda: None
+) -> list[str]:
+    """What this engine gets wrong, one line each; empty if it may drive. `exact`: it answers in whole numbers. `breathe`: after each."""
     golden = bundle.golden
     failures = []
     if engine.bundle_id != bundle.identity:
@@ -95,6 +97,7 @@ def check_golden(engine: Engine, bundle: Bundle, exact: bool = False, tolerance:
         expected, allowed = np.asarray(golden.action, np.float64), tolerance
     for i in range(golden.count):
         action = np.array(engine.act(Observation(golden.obs[i].copy(), 0, True)), np.float64)
+        breathe()
         if action.shape != expected[i].shape:
             return [*failures, f"vector {i}: expected {expected[i].shape[0]} actions, got an array of shape {action.shape}"]
         difference = np.abs(action - expected[i])

@@ -7,6 +7,7 @@ the check and the load. Rule that must stay true: the library was verified befor
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 
 import numpy as np
@@ -71,7 +72,17 @@ class NativeNetwork:
 
 
 def load_library(content: bytes) -> ctypes.CDLL:
-    """The memory file stays open as long as the process: a loader that meets a name again gives what it loaded under it before."""
+    """Loaded once for each content: children carry what their parent was compiled to, and only the weights are another's.
+
+    The memory file stays open as long as the process: a loader that meets a name again gives what it loaded under it before.
+    """
+    digest = hashlib.sha256(content).digest()
+    if digest not in LOADED:
+        LOADED[digest] = load_from_memory(content)
+    return LOADED[digest]
+
+
+def load_from_memory(content: bytes) -> ctypes.CDLL:
     file = os.memfd_create("actor", os.MFD_CLOEXEC)
     with os.fdopen(os.dup(file), "wb") as out:
         out.write(content)
@@ -80,3 +91,6 @@ def load_library(content: bytes) -> ctypes.CDLL:
     except OSError as error:
         os.close(file)
         raise NativeError(f"the compiled actor cannot be loaded here: {error}; another engine can run this policy") from None
+
+
+LOADED: dict[bytes, ctypes.CDLL] = {}

@@ -17,7 +17,7 @@ from edge_dsac.bundle.arrays import ArraysError, read_arrays
 from edge_dsac.bundle.container import ACTOR, GOLDEN, GUIDE, LIMITS, MANIFEST, SIGNATURE, TOTAL_LIMIT, lay_out, take_apart
 from edge_dsac.bundle.golden import Golden, Reference, read_golden
 from edge_dsac.bundle.guide import Guide, GuidedActor, read_guide
-from edge_dsac.bundle.manifest import BundleError, Manifest, check_manifest, facts_of, read_manifest, spec_of
+from edge_dsac.bundle.manifest import BundleError, Manifest, Precision, check_manifest, facts_of, read_manifest, spec_of
 from edge_dsac.bundle.signing import PublicKey, SecretKey, SigningError, read_signature, sign, verify
 from edge_dsac.spec.robot import RobotSpec, differing
 
@@ -41,11 +41,29 @@ class Bundle:
         return GuidedActor(self.actor, self.guide) if self.guide else self.actor
 
     @property
+    def precision(self) -> Precision:
+        return self.manifest.precision
+
+    @property
     def signature(self) -> str:
         """For every status line."""
         if self.signer is not None:
             return f"signed by {self.signer}" + (f" ({self.key_id})" if self.signer != self.key_id else "")
         return f"NOT TRUSTED: signed by the unknown key {self.key_id}" if self.key_id else "NOT SIGNED"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What drives, as far as its successors and candidates must know it."""
+
+    identity: int
+    version: int
+    sha256: str  # of its manifest
+    parent: str | None  # of the manifest that it was tuned from, which may always take its place again
+
+
+def running(bundle: Bundle) -> Running:
+    return Running(bundle.identity, bundle.manifest.version, bundle.manifest.sha256, bundle.manifest.parent)
 
 
 def make_bundle(manifest: Manifest, files: Mapping[str, bytes], key: SecretKey | None = None) -> bytes:

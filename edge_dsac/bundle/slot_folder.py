@@ -130,9 +130,9 @@ class SlotFolder:
         bundle = self.opened(path)
         return bundle if bundle.manifest.sha256 == sha256 else None
 
-    def may_return(self, running: Bundle) -> frozenset[str]:
-        """Manifests that may take the place of a newer `running`: its own line of parents, and what a person promoted."""
-        line, parent = {self.golden().manifest.sha256}, running.manifest.parent
+    def may_return(self, parent: str | None) -> frozenset[str]:
+        """Manifests that may take the place of a newer child of `parent`: its own line of parents, and what a person promoted."""
+        line = {self.golden().manifest.sha256}
         for _ in range(LONGEST_LINE):
             bundle = self.ancestor(parent) if parent else None
             if bundle is None:

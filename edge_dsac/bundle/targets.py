@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 # -g0: what a debugger would read names the temporary folder, and the same actor would give other bytes each time.
@@ -88,6 +89,7 @@ def best_target(present: Iterable[str], machine: str = "", flags: frozenset[str]
     return None
 
 
+@cache
 def cpu_flags() -> frozenset[str]:
     try:
         text = Path("/proc/cpuinfo").read_text()

@@ -9,19 +9,24 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_dsac.bundle.engines import make_engine
 from edge_dsac.bundle.keyring import board_key, key_folder, trusted_keys
+from edge_dsac.bundle.parts import unpack
 from edge_dsac.bundle.slots import Slots
-from edge_dsac.cli.policy import BASELINE, Ready, open_policy
-from edge_dsac.loop.candidates import Candidates
+from edge_dsac.cli.policy import BASELINE, open_policy
+from edge_dsac.cli.scouting import Orders, send_out
+from edge_dsac.loop.cockpit import NearCockpit
 from edge_dsac.loop.control import ControlLoop
 from edge_dsac.loop.exercise import LAPS, Exercise, read_lap
 from edge_dsac.loop.exploration import Exploration, draw
 from edge_dsac.loop.realtime import ask_not_to_be_starved
+from edge_dsac.loop.scout import LAST_WORDS_S, Scout
 from edge_dsac.loop.slot import Engine
-from edge_dsac.loop.stager import Stager
 from edge_dsac.loop.takeover import Listener, Takeover
 from edge_dsac.loop.trial import Seat
 from edge_dsac.spec.robot import RobotSpec
@@ -73,9 +78,9 @@ class Fieldwork:
             self.slots.current()  # refuses what is no folder of slots by name
         path = str(self.slots.current_path) if self.slots else args.policy or BASELINE
         self.path = None if path == BASELINE else Path(path)
-        self.policy = self.running = open_policy(path, spec, args.engine, args.allow_unsigned)
-        self.stager: Stager | None = None
-        self.candidates: Candidates | None = None
+        self.policy = open_policy(path, spec, args.engine, args.allow_unsigned)
+        self.scout: Scout | None = None
+        self.scouting: subprocess.Popen[bytes] | None = None
 
     def said(self) -> list[str]:
         """For the status lines at the start."""
@@ -110,43 +115,46 @@ class Fieldwork:
             self.listener.start()
         if self.path is None:
             return
-        self.stager = Stager(self.path, self.load_successor, loop.slot, self.prepare)
-        if self.slots is None or seat is None:
-            self.stager.start()
-            return
-        lap = self.exercise.lap_ticks if self.exercise else None
-        self.candidates = Candidates(self.slots, self.load_candidate, lambda: self.running, self.stager, seat, lap)
-        self.candidates.start()
+        self.scouting, pipes = send_out(
+            Orders(
+                robot=self.args.robot, policy=str(self.path), slots=str(self.slots.folder) if self.slots else "", engine=self.args.engine,
+                allow_unsigned=self.args.allow_unsigned, lap_ticks=self.exercise.lap_ticks if self.exercise else None,
+                bundle_id=loop.slot.bundle_id, running=self.policy.running,
+            )
+        )  # fmt: skip
+        self.scout = Scout(pipes, NearCockpit(loop.slot, seat or Seat()), self.make, self.prepare)
+        self.scout.start()
 
     def prepare(self) -> None:
         """What each helper thread does first."""
         if not self.args.no_rt:
             ask_not_to_be_starved()
 
-    def load_successor(self, path: Path) -> Engine:
-        """Of the current policy: a newer version, or one of those it was tuned from."""
-        older = self.slots.may_return(self.running.bundle) if self.slots and self.running.bundle else frozenset()
-        self.running = open_policy(str(path), self.spec, self.args.engine, self.args.allow_unsigned, self.running, older)
-        return self.running.engine
-
-    def load_candidate(self, path: Path) -> Ready:
-        return open_policy(str(path), self.spec, self.args.engine, self.args.allow_unsigned, self.running)
+    def make(self, data: bytes, breathe: Callable[[], None]) -> Engine:
+        """What the scout found in order."""
+        return make_engine(unpack(data, self.spec), breathe)
 
     def leave(self, failed: bool) -> None:
         """After the last tick, whatever ended it. `failed`: an exception did."""
         if self.listener:
             self.listener.close()
-        if self.candidates:
-            self.candidates.close(failed)
-        elif self.stager:
-            self.stager.leave.set()
+        if self.scout and self.scouting:
+            self.scout.close(failed)
+            for pipe in (self.scouting.stdin, self.scouting.stdout):
+                if pipe is not None:
+                    pipe.close()  # a scout that is still there leaves now
+            try:
+                self.scouting.wait(timeout=LAST_WORDS_S)
+            except subprocess.TimeoutExpired:
+                self.scouting.kill()
+                self.scouting.wait()
 
     def words(self) -> dict[str, Any]:
         """For the summary of the flight."""
-        words: dict[str, Any] = {"refused_policies": list(self.stager.refusals) if self.stager else []}
-        if self.candidates:
-            words["refused_policies"] += self.candidates.complaints
-            words["trials"] = self.candidates.tried
+        words: dict[str, Any] = {"refused_policies": []}
+        if self.scout:
+            words |= self.scout.last_words
+            words["refused_policies"] += self.scout.complaints
         if self.takeover:
             words["takeover"] = {"taken": self.takeover.taken, "words": self.takeover.words, "malformed": self.takeover.malformed}
         if self.exercise:

@@ -1,7 +1,7 @@
 """From a --policy argument to an engine that may drive: opened, checked for this robot, golden vectors run.
 
-Used by `run` at the start and by its stager for every new version of the file. Rule that must stay true: what is returned has
-answered the golden vectors as the policy says, in this process, on this machine.
+In two steps, for the second is the driving process's own: `check_policy` reads a file and believes nothing, `make_engine` (engines.py)
+builds what drives. Used by `run` at the start, and by its scout (scouting.py) for every new version of the file.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from edge_dsac.bundle.actor import load_actor
 from edge_dsac.bundle.baselines import make_baseline
-from edge_dsac.bundle.engines import ENGINES, EngineKind
-from edge_dsac.bundle.golden import check_golden
+from edge_dsac.bundle.engines import ENGINES, EngineKind, make_engine
 from edge_dsac.bundle.keyring import key_folder, trusted_keys
 from edge_dsac.bundle.manifest import BundleError
-from edge_dsac.bundle.numpy_engine import NumpyMlp
-from edge_dsac.bundle.package import Bundle, check_for_robot, check_version, read_bundle
+from edge_dsac.bundle.package import Bundle, Running, check_for_robot, check_version, read_bundle
+from edge_dsac.bundle.package import running as facts_of
+from edge_dsac.bundle.parts import Parts, parts_of, parts_of_weights
 from edge_dsac.loop.slot import Engine
 from edge_dsac.profile.choose import load_choice
 from edge_dsac.spec.robot import RobotSpec
@@ -28,45 +28,55 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    engine: Engine
+class Checked:
+    """A policy that has passed every check but the last, its engine's own answers."""
+
+    parts: Parts
     said: str  # for a status line: which engine, why, and who signed
     bundle: Bundle | None = None  # None: it was no .policy file
 
     @property
-    def version(self) -> int | None:
-        return None if self.bundle is None else self.bundle.manifest.version
-
-    @property
-    def parent(self) -> frozenset[str]:
-        """The manifest that this one was tuned from may always take its place again."""
-        return frozenset() if self.bundle is None or self.bundle.manifest.parent is None else frozenset({self.bundle.manifest.parent})
+    def running(self) -> Running | None:
+        return None if self.bundle is None else facts_of(self.bundle)
 
 
-def open_policy(
-    policy: str, spec: RobotSpec, engine: str = AUTO, allow_unsigned: bool = False, running: Ready | None = None,
-    ancestors: Collection[str] = (),
-) -> Ready:  # fmt: skip
-    """`policy`: `baseline`, a .policy file, or a bare weights file.
+@dataclass(frozen=True, slots=True)
+class Ready:
+    engine: Engine
+    said: str
+    running: Running | None = None
 
-    `running`: what drives now; no older version is taken but its own parent and the `ancestors` (manifests' SHA-256).
-    """
+
+def open_policy(policy: str, spec: RobotSpec, engine: str = AUTO, allow_unsigned: bool = False) -> Ready:
+    """`policy`: `baseline`, a .policy file, or a bare weights file."""
     if policy == BASELINE:
         return Ready(make_baseline(spec), "the robot file's own controller")
-    path = Path(policy)
+    checked = check_policy(Path(policy), spec, engine, allow_unsigned)
+    return Ready(tried(checked, Path(policy)), checked.said, checked.running)
+
+
+def tried(checked: Checked, path: Path) -> Engine:
+    """The last check, in words of the file it is about."""
+    try:
+        return make_engine(checked.parts)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from None
+
+
+def check_policy(
+    path: Path, spec: RobotSpec, engine: str = AUTO, allow_unsigned: bool = False, running: Running | None = None,
+    ancestors: Collection[str] = (),
+) -> Checked:  # fmt: skip
+    """`running`: what drives now; no older version is taken but its own parent and the `ancestors` (manifests' SHA-256)."""
     if path.suffix != ".policy":
-        return Ready(NumpyMlp(load_actor(path, spec)), "numpy; a bare weights file: NOT SIGNED")
+        return Checked(parts_of_weights(load_actor(path, spec), "numpy", spec), "numpy; a bare weights file: NOT SIGNED")
     bundle = read_bundle(path, trusted_keys(key_folder(os.environ)), allow_unsigned=allow_unsigned)
     check_for_robot(bundle, spec)
     if running is not None:
-        check_version(bundle, running.version, running.parent.union(ancestors))
+        check_version(bundle, running.version, {*ancestors, *([running.parent] if running.parent else [])})
     kind, why = pick(bundle, path, engine)
-    made = kind.load(bundle)
-    failures = check_golden(made, bundle, kind.exact, kind.tolerance(bundle))
-    if failures:
-        raise BundleError(f"{path}: the engine {kind.name} does not act as the policy says: {failures[0]} ({len(failures)} in all)")
     guided = f", {bundle.guide.words}" if bundle.guide else ""
-    return Ready(made, f"{kind.name} ({why}){guided}, {bundle.signature}", bundle)
+    return Checked(parts_of(bundle, kind.name, kind.needs(bundle)), f"{kind.name} ({why}){guided}, {bundle.signature}", bundle)
 
 
 def pick(bundle: Bundle, path: Path, asked: str) -> tuple[EngineKind, str]:

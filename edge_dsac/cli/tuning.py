@@ -7,6 +7,7 @@ It may be killed at any instant; `start --resume` goes on to the same bits.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -27,7 +28,8 @@ from edge_dsac.steplog import Chunk, Follower
 if TYPE_CHECKING:
     from edge_dsac.learn.tuner import Tuner
 
-LOOK_S, STATUS_S = 0.2, 1.0
+LOOK_S, STATUS_S, TIDY_S = 0.2, 1.0, 10.0
+M_MMAP_THRESHOLD, LARGE = -3, 1 << 20  # bytes: above every array of an update, below those of a round
 LATE_SHARE = 0.25  # of a period: a loop whose ticks begin later than this is in need of the processor
 MOST_PAUSE_S = 8.0
 
@@ -79,6 +81,7 @@ class Heard:
 
 def begin(args: argparse.Namespace) -> int:
     be_modest(args.nice)
+    keep_no_large_memory()
     budget = Budget(args.minutes, args.cpu_share, args.memory_mb)
     tuner = make_tuner(args, budget)
     how = "compiled" if tuner.session.words["compiled"] else "not compiled"
@@ -139,7 +142,7 @@ def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool]) -> str:
     """Until there is a reason to end, which it says."""
     from edge_dsac.learn.tuner import TunerStop
 
-    begun = said = time.monotonic()
+    begun = said = tidied = time.monotonic()
     while True:
         seconds = time.monotonic() - begun
         reason = "asked to stop" if asked() else budget.spent(seconds, memory_mb())
@@ -156,6 +159,9 @@ def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool]) -> str:
         if time.monotonic() - said > STATUS_S:
             said = time.monotonic()
             write_status(tuner, budget, word, said - begun, "")
+        if time.monotonic() - tidied > TIDY_S:
+            tidied = time.monotonic()
+            give_memory_back()
         time.sleep(budget.rest_s(worked_s) if word == "learned" else LOOK_S)
 
 
@@ -167,6 +173,22 @@ def be_modest(nice: int) -> None:
     try:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     except OSError:
+        pass
+
+
+def keep_no_large_memory() -> None:
+    """What a round or a candidate needed once goes back to the system when it is freed; glibc would learn to keep it."""
+    try:
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+    except AttributeError:
+        pass  # another libc
+
+
+def give_memory_back() -> None:
+    """What lies free between what is in use: a robot's 400 MB are for what is needed."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except AttributeError:
         pass
 
 
