@@ -1,5 +1,7 @@
 """Real pseudo-terminals: who may open one, what a vanished one says, what a full one costs, and how a link finds its board again."""
 
+import os
+
 import pytest
 from firmware import reference
 from firmware.board_in_c import bench_bot
@@ -9,7 +11,7 @@ from firmware_bridge.errors import BridgeError, PortBusy, PortGone, PortMissing
 from firmware_bridge.framing import Deframer, FrameErrors, Framer
 from firmware_bridge.link import SerialLink
 from firmware_bridge.messages import LinkEvent, LinkState, MessageId, Role
-from firmware_bridge.port import open_port
+from firmware_bridge.port import EMPTIES, open_port
 from firmware_bridge.session import LinkDown, LinkUp, Session
 from firmware_bridge.virtual_mcu import Pty
 
@@ -48,6 +50,20 @@ def test_bytes_pass_both_ways_unchanged(cable, port):
     assert port.read() == everything
     assert port.read() == b""
     assert not port.wait(0.0)
+
+
+def test_a_read_of_nothing_is_a_real_one_only_now_and_then(cable, port, monkeypatch):
+    """A real one waits for the kernel's worker."""
+    asked = []
+    real = os.read
+    monkeypatch.setattr("firmware_bridge.port.os.read", lambda fd, size: asked.append(1) or real(fd, size))
+    assert [port.read() for _ in range(3 * (EMPTIES + 1))] == [b""] * 3 * (EMPTIES + 1)
+    assert len(asked) == 3
+    cable.write(b"x")
+    assert port.wait(1.0)
+    assert port.read() == b"x"
+    assert [port.read() for _ in range(EMPTIES)] == [b""] * EMPTIES
+    assert len(asked) == 4
 
 
 def test_the_report_says_what_was_got(cable, port):

@@ -44,7 +44,10 @@ def add(verbs: Any) -> None:
     start.add_argument("--minutes", type=float, default=10.0, help="at most so long (default: %(default)s)")
     start.add_argument("--cpu-share", type=float, default=0.5, help="of one core, at most (default: %(default)s)")
     start.add_argument(
-        "--nice", type=int, default=19, help="how far it stands back behind what else wants the processor, 0 to 19 (default: %(default)s)"
+        "--nice",
+        type=int,
+        default=19,
+        help="how far it stands back behind what else wants the processor, 0 to 19: only what nobody wants (default: %(default)s)",
     )
     start.add_argument("--memory-mb", type=float, default=400.0, help="ends in good order beyond this (default: %(default)s)")
     start.add_argument("--rows", type=int, default=60_000, help="of the robot's own that are kept, on disk too (default: %(default)s)")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edge_dsac.learn.tuner import Tuner
 
 LOOK_S, STATUS_S, TIDY_S = 0.2, 1.0, 10.0
+LAST = 19  # of the nice
 M_MMAP_THRESHOLD, LARGE = -3, 1 << 20  # bytes: above every array of an update, below those of a round
 LATE_SHARE = 0.25  # of a period: a loop whose ticks begin later than this is in need of the processor
 MOST_PAUSE_S = 8.0
@@ -166,12 +167,16 @@ def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool]) -> str:
 
 
 def be_modest(nice: int) -> None:
-    """Below everything else on this board; the loop is above whatever is nice, for it has a priority in real time."""
-    if not 0 <= nice <= 19:
+    """Below everything else on this board; the loop is above whatever is nice, for it has a priority in real time.
+
+    At 19 it has only what nobody wants (SCHED_IDLE). For the kernel's worker that brings the board's bytes is an ordinary thread: on the
+    tuner's core it would first let the tuner end its slice, and the frame would be a tick too late.
+    """
+    if not 0 <= nice <= LAST:
         raise ValueError(f"--nice {nice}: expected 0 to 19")
     os.nice(nice)
     try:
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        os.sched_setscheduler(0, os.SCHED_IDLE if nice == LAST else os.SCHED_BATCH, os.sched_param(0))
     except OSError:
         pass
 
