@@ -66,6 +66,16 @@ def test_a_read_of_nothing_is_a_real_one_only_now_and_then(cable, port, monkeypa
     assert len(asked) == 4
 
 
+def test_what_comes_in_the_moment_after_is_not_left_for_the_next_read(cable, port, monkeypatch):
+    def late(seconds):
+        assert seconds < 1e-3
+        cable.write(b"x")
+        assert port.wait(1.0)
+
+    monkeypatch.setattr("firmware_bridge.port.time.sleep", late)
+    assert port.read() == b"x"
+
+
 def test_the_report_says_what_was_got(cable, port):
     assert port.report.path == str(cable.link)
     assert (port.report.baud, port.report.exclusive, port.report.latency_timer_ms) == (921_600, True, None)
