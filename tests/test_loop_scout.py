@@ -44,6 +44,8 @@ def ends():
 def make(data, breathe):
     if data == b"bad":
         raise ValueError("the engine numpy does not act as the policy says")
+    if data == b"broken":
+        raise RuntimeError("no such device")
     breathe()
     return Constant(int(data))
 
@@ -173,6 +175,19 @@ def test_a_scout_that_is_killed_ends_the_trial_and_not_the_flight(flight):
     assert flight.rig.drove()[-48:] == [OLD] * 48
     flight.scout.close(failed=False)
     assert "the scout has gone" in flight.scout.complaints[0]
+
+
+def test_an_engine_that_breaks_ends_the_trial_under_way_and_not_the_flight(flight):
+    flight.far.try_out(packed(NEW), PLAN)
+    flight.scout.turn(1.0)
+    flight.rig.ticks(3)
+    assert flight.rig.drove()[-1] == NEW
+    flight.far.offer(Packed(7, b"broken"))
+    flight.scout.start()
+    flight.scout.join(10)
+    flight.rig.ticks(50)
+    assert flight.rig.drove()[-48:] == [OLD] * 48
+    assert flight.scout.complaints == ["RuntimeError: no such device: no policy was looked after from then on"]
 
 
 def test_at_the_end_of_a_flight_the_last_word_about_a_trial_is_told_before_the_scout_may_go(flight):

@@ -37,7 +37,7 @@ class LearnerError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How to learn in the field. The defaults are what bench/tune.json was made with; bench/tune-recipes.json compares recipes."""
+    """How to learn in the field. The defaults are what bench/tune.json was made with, where the recipes are compared."""
 
     recipe: Kind = "full"
     """what of the actor may change; critic: nothing, the critics alone learn, and choose near its action"""

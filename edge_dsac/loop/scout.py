@@ -92,8 +92,13 @@ class Scout(threading.Thread):
             while not self.leave.is_set():
                 self.turn(LISTEN_S)
         except Gone:
-            self.cockpit.withdraw()  # nobody could take it off any more
-            self.complaints.append("the scout has gone: no policy was looked after from then on")
+            self.give_up("the scout has gone")
+        except Exception as error:  # whatever an engine's library throws: a thread that dies in silence leaves a trial to itself
+            self.give_up(f"{type(error).__name__}: {error}")
+
+    def give_up(self, why: str) -> None:
+        self.cockpit.withdraw()  # nobody could take it off any more
+        self.complaints.append(f"{why}: no policy was looked after from then on")
 
     def turn(self, seconds: float) -> None:
         message = self.pipes.hear(seconds)
