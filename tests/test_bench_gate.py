@@ -14,8 +14,8 @@ from tuning_fixture import flown, made_up_rows_of, small_carried
 
 from edge_dsac.bundle.trial_plan import TrialPlan
 from edge_dsac.learn.carried import read_carried
+from edge_dsac.learn.course import Course
 from edge_dsac.learn.transitions import Rows
-from edge_dsac.learn.tuner import Course
 from edge_dsac.loop.exercise import read_lap
 from edge_dsac.records import Fault, Mode
 from edge_dsac.spec.layout import ObservationLayout

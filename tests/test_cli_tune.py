@@ -16,8 +16,8 @@ from edge_dsac.cli.main import main
 from edge_dsac.cli.tuning import Budget, be_modest, course_of
 from edge_dsac.cli.tuning_place import comparable, session_folder
 from edge_dsac.learn.child import make_child
+from edge_dsac.learn.course import Course
 from edge_dsac.learn.learner import Tuning
-from edge_dsac.learn.tuner import Course
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.steplog.layout import RecordLayout
 

@@ -19,10 +19,10 @@ from edge_dsac.bundle.numpy_engine import NumpyMlp
 from edge_dsac.bundle.package import check_hashes, read_bundle
 from edge_dsac.bundle.slot_folder import Outcome, Stage, name_of
 from edge_dsac.learn.child import make_child
+from edge_dsac.learn.course import Course
 from edge_dsac.learn.evidence import Limits, deployed, judge_offline
 from edge_dsac.learn.guiding import Guidance, directions, make_guide
 from edge_dsac.learn.learner import Learner, tensors
-from edge_dsac.learn.tuner import Course
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.watch.tuned import lines_of, report_of
 

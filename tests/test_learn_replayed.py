@@ -7,13 +7,13 @@ import pytest
 from tuning_fixture import SMALL, MadeUpFlights, TuneDesk, flown
 
 from edge_dsac.learn.buffer import Buffer
+from edge_dsac.learn.course import Course
 from edge_dsac.learn.evidence import Limits
 from edge_dsac.learn.learner import Learner
 from edge_dsac.learn.replayed import Replay, ReplayError
 from edge_dsac.learn.rows_before import Unsynced, rows_before
 from edge_dsac.learn.rows_file import RowsError
 from edge_dsac.learn.session import read_session
-from edge_dsac.learn.tuner import Course
 from edge_dsac.steplog import FlightLog
 
 ASKING = Course(first_s=1.0, updates_per_row=1000.0, first_updates=10, candidate_updates=10, limits=Limits(least_observations=1 << 30))

@@ -12,9 +12,10 @@ from edge_dsac.bundle.actor import actor_from_bytes
 from edge_dsac.bundle.slots import create_slots
 from edge_dsac.learn.buffer import Buffer
 from edge_dsac.learn.carried import read_carried
+from edge_dsac.learn.course import Course
 from edge_dsac.learn.learner import Learner
 from edge_dsac.learn.session import Session
-from edge_dsac.learn.tuner import Course, Tuner
+from edge_dsac.learn.tuner import Tuner
 from edge_dsac.learn.windows import FALLEN
 from edge_dsac.records import Mode
 from edge_dsac.spec.layout import ObservationLayout

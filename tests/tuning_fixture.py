@@ -14,12 +14,13 @@ from edge_dsac.bundle.slots import create_slots
 from edge_dsac.learn.buffer import BLOCK_S, EVERY, Buffer
 from edge_dsac.learn.carried import Carried, carried_files
 from edge_dsac.learn.child import layers_of
+from edge_dsac.learn.course import Course
 from edge_dsac.learn.learner import Learner, Tuning, arrays
 from edge_dsac.learn.losses import Objective
 from edge_dsac.learn.networks import Shape, make_params
 from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows
-from edge_dsac.learn.tuner import Course, Tuner
+from edge_dsac.learn.tuner import Tuner
 from edge_dsac.learn.update import Rates
 from edge_dsac.records import Event, Mode
 from edge_dsac.spec.layout import ObservationLayout

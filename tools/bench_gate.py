@@ -42,9 +42,9 @@ from edge_dsac.bundle.actor import actor_from_bytes
 from edge_dsac.cli.source import source_of
 from edge_dsac.learn.checkpoint import npz
 from edge_dsac.learn.compiled import prepare
+from edge_dsac.learn.course import Course
 from edge_dsac.learn.run_folder import machine
 from edge_dsac.learn.transitions import Rows
-from edge_dsac.learn.tuner import Course
 from sim.env import EpisodeOptions
 from sim.recording import fly
 

@@ -45,10 +45,10 @@ from edge_dsac.cli.signals import StopFlag
 from edge_dsac.learn import learner, tuner
 from edge_dsac.learn.carried import Carried
 from edge_dsac.learn.compiled import prepare
+from edge_dsac.learn.course import Course
 from edge_dsac.learn.evidence import Limits
 from edge_dsac.learn.learner import Learner, Tuning
 from edge_dsac.learn.rows_file import Shape
-from edge_dsac.learn.tuner import Course
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec, load_robot
 

@@ -38,12 +38,13 @@ from edge_dsac.learn.buffer import Buffer
 from edge_dsac.learn.carried import read_carried
 from edge_dsac.learn.child import layers_of
 from edge_dsac.learn.compiled import prepare
+from edge_dsac.learn.course import Course, TunerStop
 from edge_dsac.learn.evaluate import evaluate
 from edge_dsac.learn.learner import Learner, Tuning
 from edge_dsac.learn.run_folder import source_state
 from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows
-from edge_dsac.learn.tuner import Course, Tuner, TunerStop
+from edge_dsac.learn.tuner import Tuner
 from edge_dsac.loop.exercise import read_lap
 from edge_dsac.spec.layout import ObservationLayout
 from edge_dsac.spec.robot import RobotSpec

@@ -105,9 +105,10 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     from edge_dsac.learn.buffer import Buffer
     from edge_dsac.learn.carried import read_carried
     from edge_dsac.learn.compiled import prepare
+    from edge_dsac.learn.course import Course
     from edge_dsac.learn.learner import Learner, Tuning
     from edge_dsac.learn.session import Session
-    from edge_dsac.learn.tuner import Course, Tuner
+    from edge_dsac.learn.tuner import Tuner
 
     prepare(1)
     key = board_key(key_folder(os.environ), platform.node())
@@ -141,7 +142,7 @@ def course_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool]) -> str:
     """Until there is a reason to end, which it says."""
-    from edge_dsac.learn.tuner import TunerStop
+    from edge_dsac.learn.course import TunerStop
 
     begun = said = tidied = time.monotonic()
     while True:

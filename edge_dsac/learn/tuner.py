@@ -8,7 +8,6 @@ drives because of the mean reward of one round: only by the verdict of a trial i
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,10 +22,12 @@ from edge_dsac.learn.attempt import Attempt, Judged, window_words
 from edge_dsac.learn.buffer import Buffer, held_out
 from edge_dsac.learn.carried import Carried, read_carried
 from edge_dsac.learn.child import make_child
+from edge_dsac.learn.course import Course, TunerStop
 from edge_dsac.learn.envelope import envelope, habit
 from edge_dsac.learn.evidence import Evidence, Limits, judge_offline, time_blocks
 from edge_dsac.learn.falls import falls_under, upright
-from edge_dsac.learn.guiding import Guidance, make_guide
+from edge_dsac.learn.going_on import resume
+from edge_dsac.learn.guiding import make_guide
 from edge_dsac.learn.learner import Learner, tensors
 from edge_dsac.learn.sequential import Demands
 from edge_dsac.learn.session import Session
@@ -36,45 +37,6 @@ from edge_dsac.spec.robot import RobotSpec
 from edge_dsac.steplog.follow import Chunk
 
 BLOCK_S = 5.0  # of held-out observations: one held-out second in each
-
-
-class TunerStop(ValueError):
-    """There is nothing more to do here, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """When what is done. Seconds are the robot's."""
-
-    first_s: float = 15.0
-    """of rows before anything is learned from them"""
-    updates_per_row: float = 1.0
-    """no more updates than this for each row there is"""
-    first_updates: int = 2500
-    """before the first candidate"""
-    candidate_updates: int = 400
-    """between two candidates: seldom enough to be another one, and often, for the seconds in which one drives before it is taken off
-    tell the critics what they were wrong about. Without them they lead the actor to where it is worse, and there it stays"""
-    window_s: float = 4.0
-    """of a trial: the old and the new policy drive so long in turn; whole laps where there is an exercise"""
-    settle_s: float = 1.0
-    """at a window's start, not counted"""
-    shadow_s: float = 2.0
-    """before the first window, in which a candidate is asked and does not drive: its mean shift is held to `limits` once more"""
-    approach_s: float = 6.0
-    """then its share of the action rises from none to all: what would lose the robot at once loses it slowly, and is taken off"""
-    pairs: int = 24
-    """of windows, at most; a clear difference takes eight"""
-    most_falls: int = 2
-    """of the robot, by candidates: then the session ends, for what it believes of this robot is wrong"""
-    envelope: float = 1.0
-    """room around what was seen so far, as a share of its range, that the robot may reach while a candidate drives, ..."""
-    envelope_lean: float = 0.25
-    """... and of how far it leans: the old one must still be able to catch it"""
-    limits: Limits = field(default_factory=Limits)
-    """what a candidate must keep before it is tried"""
-    guidance: Guidance = field(default_factory=Guidance)
-    """of recipe critic: how far its critics may go from the actor's own action"""
 
 
 class Flights(Protocol):
@@ -100,7 +62,7 @@ class Tuner:
         self.figures: dict[str, float] = {}
         self.dropped: dict[str, int] = {}
         self.session.note("opened", **buffer.told())
-        self.resume()
+        resume(self)
 
     def improve(self) -> str:
         """One turn of fine-tuning; says in a word what it did."""
@@ -250,43 +212,13 @@ class Tuner:
         self.slots.drop(f"{decision}: {why}", identity)
         return decision
 
+    # ---- reasons to end
+
     def check_current(self) -> None:
         """Somebody else's hand on the folder (an undo, another policy) ends the session: its learner began with another parent."""
         now = self.slots.current()
         if now.identity != self.current.identity:
             raise TunerStop(f"another policy drives now ({now.manifest.name} version {now.manifest.version}); start a new session on it")
-
-    # ---- going on after a kill
-
-    def resume(self) -> None:
-        """To where the journal says that we were, bit by bit: the newest state, the round that was under way, the candidate that flies."""
-        saved = self.session.load()
-        if saved is not None:
-            self.learner.restore(saved.arrays)
-            self.number = saved.round
-        rounds = self.session.of("round")
-        if rounds and rounds[-1]["round"] > self.number:
-            if rounds[-1]["round"] != self.number + 1 or rounds[-1]["rows"] != self.buffer.total:
-                raise TunerStop("rows or states are missing that the journal names (a power cut?): start a new session; rows are kept")
-            self.number += 1
-            self.redo()
-        self.asked_at = max((entry["updates"] for entry in self.session.events if entry["event"] in ("candidate", "refused")), default=0)
-        self.find_candidate()
-        self.check_line()
-        if self.number:
-            self.propose_if_due()  # killed between a round and what it led to
-
-    def find_candidate(self) -> None:
-        """One of ours that is still in the folder: on trial, or with a verdict that was not carried out."""
-        flying = self.slots.candidate()
-        if flying is None:
-            return
-        identity, name = flying[0].identity, f"{flying[0].identity:016x}"
-        verdicts = [entry for entry in self.session.of("verdict") if entry["identity"] == name]
-        if verdicts:
-            self.settle(identity, verdicts[-1]["decision"], verdicts[-1]["why"])
-        elif any(entry["identity"] == name for entry in self.session.of("candidate")):
-            self.attempt = Attempt(identity)
 
     def check_falls(self) -> None:
         better = {entry["identity"] for entry in self.session.of("verdict") if entry["decision"] == "better"}
@@ -295,15 +227,6 @@ class Tuner:
         if falls >= self.course.most_falls:
             raise TunerStop(
                 f"candidates made the robot fall {falls} times: no other is tried; see why (tune report), then start a new session"
-            )
-
-    def check_line(self) -> None:
-        """What drives is the session's parent, or a child that the session accepted: the learner's networks are of this line."""
-        accepted = {entry["identity"] for entry in self.session.of("verdict") if entry["decision"] == "better"}
-        parent = self.session.words["parent"]
-        if self.current.manifest.sha256 != parent and f"{self.current.identity:016x}" not in accepted:
-            raise TunerStop(
-                f"{self.current.manifest.name} version {self.current.manifest.version} is not of this session; start a new one on it"
             )
 
 
