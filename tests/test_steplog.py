@@ -123,6 +123,33 @@ def test_a_reader_takes_each_step_once(bot, tmp_path):
     assert reader.take()["index"].tolist() == [3]
 
 
+def resident_kb(path):
+    """Of all mappings of this file in this process."""
+    kb, mine = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            mine = line.endswith(str(path))
+        elif mine and line.startswith("Rss:"):
+            kb += int(line.split()[1])
+    return kb
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_pages_that_are_let_go_are_not_ours_any_more_and_lose_nothing(bot, tmp_path):
+    ring = filled_ring(tmp_path / "ring", bot, 2000, capacity=2000)
+    reader = RingReader(tmp_path / "ring")
+    before = resident_kb((tmp_path / "ring").resolve())
+    assert len(reader.take(1500)) == 1500
+    touched = resident_kb((tmp_path / "ring").resolve()) - before
+    assert touched > 200
+    reader.let_go()
+    assert resident_kb((tmp_path / "ring").resolve()) <= before
+    assert reader.take()["index"].tolist() == list(range(1500, 2000))
+    ring.append(made_up_step(ring.layout, 2000))
+    assert reader.take()["index"].tolist() == [2000]
+    assert same(RingReader(tmp_path / "ring").take(3000), made_up_rows(bot, 2001)[1:])
+
+
 def test_a_reader_that_is_overtaken_counts_what_it_lost(bot, tmp_path):
     ring = filled_ring(tmp_path / "ring", bot, 4, capacity=8)
     reader = RingReader(tmp_path / "ring")

@@ -80,6 +80,7 @@ class Follower:
         if self.reader is None:
             return np.zeros(0, self.dtype)
         missed, columns = self.reader.lost + self.reader.torn, self.reader.take(MOST)
+        self.reader.let_go()
         self.behind = self.behind or self.reader.lost + self.reader.torn != missed  # torn: overwritten while it was copied
         return self.fresh(self.from_disk() if self.behind else columns)
 

@@ -177,6 +177,10 @@ class RingReader:
         kept = [record for record in self.raw(min(head, self.cursor + most)) if record]
         return np.frombuffer(b"".join(kept), self.layout.dtype) if kept else np.zeros(0, self.layout.dtype)
 
+    def let_go(self) -> None:
+        """Of the pages that were looked at: they are the loop's, and count as ours too as long as they are mapped here."""
+        self.memory.madvise(mmap.MADV_DONTNEED)  # of a shared mapping nothing is lost by it
+
     def raw(self, until: int) -> Iterator[bytes]:
         size = self.header.record_bytes
         while self.cursor < until:
