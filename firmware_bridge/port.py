@@ -67,7 +67,7 @@ class Port:
         return data
 
     def holds_something(self) -> bool:
-        """Where it does not, for the first time, the worker gets a moment of this core: four of five frames that are not there are due."""
+        """Where it does not, for the first time, the worker gets a moment of this core: a frame that is not there is mostly due."""
         fcntl.ioctl(self.fd, termios.FIONREAD, self.waiting)
         if not any(self.waiting) and not self.empties:
             time.sleep(MOMENT_S)

@@ -272,6 +272,7 @@ def test_a_network_of_any_size_runs_on_what_another_was_compiled_to(paper, sizes
     library = compile_actor(paper[2], best_target([t.file for t in TARGETS.values()]))
     actor = random_actor(sizes, seed=9)
     network = NativeNetwork(library, actor, 1)
+    assert NativeNetwork(bytes(bytearray(library)), actor, 2).library is network.library  # children carry it: loaded once
     obs = np.random.default_rng(2).standard_normal((50, sizes[0])).astype(np.float32)
     answers = np.array([network.act(Observation(row, 0, True)) for row in obs])
     assert answers == pytest.approx(actor.act(obs), abs=1e-5)

@@ -19,7 +19,7 @@ from edge_dsac.bundle.baselines import CascadedPd
 from edge_dsac.bundle.engines import make_engine
 from edge_dsac.bundle.keyring import new_key, trust
 from edge_dsac.bundle.manifest import BundleError
-from edge_dsac.bundle.package import read_bundle, running
+from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.parts import pack, unpack
 from edge_dsac.cli.judging import JudgingOptions, record_set
 from edge_dsac.cli.main import main
@@ -74,7 +74,7 @@ REFUSED = {
     "another robot": (
         lambda folder: write_bundle(folder, data=bundle_bytes(parts=bundle_parts(spec=load_robot("rover")))), {}, "was built for rover",
     ),
-    "older than what runs": (write_bundle, {"running": running(opened_bundle(bundle_bytes(version=4)))}, "is version 3, the robot runs 4"),
+    "older than what runs": (write_bundle, {"running": opened_bundle(bundle_bytes(version=4)).running}, "is version 3, the robot runs 4"),
     "an engine it does not hold": (write_bundle, {"engine": "native-float32"}, "--engine native-float32: the policy file holds no compiled"),
 }  # fmt: skip
 

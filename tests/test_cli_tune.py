@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import os
 import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -92,6 +95,28 @@ def test_what_help_calls_a_default_is_the_courses(capsys):
 def test_a_tuner_never_stands_before_others(wrong):
     with pytest.raises(ValueError, match="expected 0 to 19"):
         be_modest(wrong)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux has it")
+@pytest.mark.parametrize(("nice", "policy"), [(19, "SCHED_IDLE"), (0, "SCHED_BATCH")])
+def test_by_default_a_tuner_has_only_what_nobody_wants(nice, policy):
+    words = f"import os; from edge_dsac.cli.tuning import be_modest; be_modest({nice}); print(os.sched_getscheduler(0) == os.{policy})"
+    assert subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+def test_memory_that_was_needed_once_goes_back():
+    """2000 arrays of 40 kB, of which every hundredth stays: glibc keeps what lies between them until it is asked."""
+    words = """
+import numpy as np
+from edge_dsac.cli.tuning import give_memory_back, keep_no_large_memory, memory_mb
+keep_no_large_memory()
+kept = [np.ones(10_000, np.float32) for _ in range(2000)]
+kept = kept[::100]
+before = memory_mb()
+give_memory_back()
+print(before - memory_mb() > 40.0)
+"""
+    assert subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout == "True\n"
 
 
 def test_sessions_are_numbered_and_the_newest_goes_on(tmp_path):

@@ -14,7 +14,7 @@ from test_loop_control import PERIOD_NS, SPEC, FakeBoard, FakeLog
 
 from edge_dsac.bundle.manifest import BundleError
 from edge_dsac.bundle.numpy_engine import NumpyMlp
-from edge_dsac.bundle.package import read_bundle, running
+from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slot_folder import Stage
 from edge_dsac.bundle.slots import Slots, create_slots
 from edge_dsac.bundle.trial_plan import Habit, TrialPlan
@@ -627,7 +627,7 @@ class Field:
         self.rig.old = self.rig.slot.engine = self.running.engine
         cockpit = NearCockpit(self.rig.slot, self.rig.seat)
         stager = Stager(self.slots.current_path, self.load_current, cockpit)
-        self.candidates = Candidates(self.slots, self.load, lambda: running(self.running.bundle), stager, cockpit, lap_ticks)
+        self.candidates = Candidates(self.slots, self.load, lambda: self.running.bundle.running, stager, cockpit, lap_ticks)
         self.rig.running()
         return self
 

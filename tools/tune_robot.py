@@ -12,7 +12,7 @@ from pathlib import Path
 from sim_flight import SimFlight
 
 from edge_dsac.bundle.engines import numpy_engine
-from edge_dsac.bundle.package import Bundle, running
+from edge_dsac.bundle.package import Bundle
 from edge_dsac.bundle.slots import Slots
 from edge_dsac.loop.candidates import Candidates
 from edge_dsac.loop.cockpit import NearCockpit
@@ -68,7 +68,7 @@ class TuneRobot:
         loop.slot.overlays = (exploration,) if exploration is not None else ()
         cockpit = NearCockpit(loop.slot, self.seat)
         stager = Stager(self.slots.current_path, self.load_successor, cockpit)
-        self.helper = Candidates(self.slots, self.load, lambda: running(self.running.bundle), stager, cockpit, exercise.lap_ticks)
+        self.helper = Candidates(self.slots, self.load, lambda: self.running.bundle.running, stager, cockpit, exercise.lap_ticks)
         self.flights += 1
         loop.arm()
 

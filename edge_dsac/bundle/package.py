@@ -23,6 +23,16 @@ from edge_dsac.spec.robot import RobotSpec, differing
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """What drives, as far as its successors and candidates must know it."""
+
+    identity: int
+    version: int
+    sha256: str  # of its manifest
+    parent: str | None  # of the manifest that it was tuned from, which may always take its place again
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     manifest: Manifest
     files: Mapping[str, bytes]  # all of them, by name
@@ -45,25 +55,16 @@ class Bundle:
         return self.manifest.precision
 
     @property
+    def running(self) -> Running:
+        """What is said of it once it drives."""
+        return Running(self.identity, self.manifest.version, self.manifest.sha256, self.manifest.parent)
+
+    @property
     def signature(self) -> str:
         """For every status line."""
         if self.signer is not None:
             return f"signed by {self.signer}" + (f" ({self.key_id})" if self.signer != self.key_id else "")
         return f"NOT TRUSTED: signed by the unknown key {self.key_id}" if self.key_id else "NOT SIGNED"
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What drives, as far as its successors and candidates must know it."""
-
-    identity: int
-    version: int
-    sha256: str  # of its manifest
-    parent: str | None  # of the manifest that it was tuned from, which may always take its place again
-
-
-def running(bundle: Bundle) -> Running:
-    return Running(bundle.identity, bundle.manifest.version, bundle.manifest.sha256, bundle.manifest.parent)
 
 
 def make_bundle(manifest: Manifest, files: Mapping[str, bytes], key: SecretKey | None = None) -> bytes:

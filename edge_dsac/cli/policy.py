@@ -17,7 +17,6 @@ from edge_dsac.bundle.engines import ENGINES, EngineKind, make_engine
 from edge_dsac.bundle.keyring import key_folder, trusted_keys
 from edge_dsac.bundle.manifest import BundleError
 from edge_dsac.bundle.package import Bundle, Running, check_for_robot, check_version, read_bundle
-from edge_dsac.bundle.package import running as facts_of
 from edge_dsac.bundle.parts import Parts, parts_of, parts_of_weights
 from edge_dsac.loop.slot import Engine
 from edge_dsac.profile.choose import load_choice
@@ -37,7 +36,7 @@ class Checked:
 
     @property
     def running(self) -> Running | None:
-        return None if self.bundle is None else facts_of(self.bundle)
+        return None if self.bundle is None else self.bundle.running
 
 
 @dataclass(frozen=True, slots=True)

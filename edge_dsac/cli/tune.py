@@ -47,7 +47,7 @@ def add(verbs: Any) -> None:
         "--nice",
         type=int,
         default=19,
-        help="how far it stands back behind what else wants the processor, 0 to 19: only what nobody wants (default: %(default)s)",
+        help="how far it stands back behind what else wants the processor, 0 to 19; at 19 it has only what nobody wants (default: %(default)s)",
     )
     start.add_argument("--memory-mb", type=float, default=400.0, help="ends in good order beyond this (default: %(default)s)")
     start.add_argument("--rows", type=int, default=60_000, help="of the robot's own that are kept, on disk too (default: %(default)s)")

@@ -9,6 +9,7 @@ that is gone ends the trial under way and nothing else.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -99,6 +100,7 @@ class Scout(threading.Thread):
     def give_up(self, why: str) -> None:
         self.cockpit.withdraw()  # nobody could take it off any more
         self.complaints.append(f"{why}: no policy was looked after from then on")
+        sys.stderr.write(f"run: {why}: no policy is looked after any more, an undo or a new one waits for the next flight\n")
 
     def turn(self, seconds: float) -> None:
         message = self.pipes.hear(seconds)
