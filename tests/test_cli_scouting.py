@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
 
 import pytest
 from bundle_fixture import KEY
@@ -13,8 +15,8 @@ from edge_dsac.bundle.keyring import trust
 from edge_dsac.bundle.parts import unpack
 from edge_dsac.bundle.slot_folder import Stage
 from edge_dsac.bundle.slots import create_slots
-from edge_dsac.cli.scouting import Orders, Scouting, read_orders
-from edge_dsac.loop.messages import Message
+from edge_dsac.cli.scouting import Orders, Scouting, read_orders, send_out
+from edge_dsac.loop.messages import Message, Pipes
 
 
 @pytest.fixture
@@ -128,18 +130,37 @@ def test_one_that_replaces_another_is_handed_over_once_the_loop_has_left_the_fir
     assert (message.words["do"], message.words["identity"]) == ("try", f"{opened(OTHER_CHILD).identity:016x}")
 
 
-def test_what_is_printed_does_not_get_into_the_pipe(place, tmp_path):
-    """The process itself, as `run` sends it out."""
-    from edge_dsac.cli.scouting import send_out
-
+def test_the_process_that_is_sent_out_says_farewell_and_leaves(place):
     slots, _ = place
     process, pipes = send_out(orders_for(slots))
     try:
         pipes.say(Message({"said": "over"}))
-        message = pipes.hear(60.0)
-        assert message.words == {"do": "farewell", "words": {"refused_policies": [], "trials": {}}}
+        assert pipes.hear(60.0).words == {"do": "farewell", "words": {"refused_policies": [], "trials": {}}}
         assert process.wait(20) == 0
         assert os.read(pipes.incoming, 1) == b""
+    finally:
+        process.kill()
+        process.communicate()
+
+
+LOUD = """
+import sys
+from edge_dsac.cli import scouting
+quiet = scouting.Scouting.last_words
+scouting.Scouting.last_words = lambda self: (print("a library greets", flush=True), quiet(self))[1]
+sys.exit(scouting.main())
+"""
+
+
+def test_what_somebody_prints_does_not_get_into_the_pipe(place):
+    command = [sys.executable, "-c", LOUD, orders_for(place[0]).text]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    try:
+        pipes = Pipes(process.stdout.fileno(), process.stdin.fileno())
+        pipes.say(Message({"said": "over"}))
+        assert pipes.hear(60.0).words["do"] == "farewell"
+        assert process.wait(20) == 0
+        assert b"a library greets" in process.stderr.read()
     finally:
         process.kill()
         process.communicate()
