@@ -13,6 +13,7 @@ from tuning_fixture import flown, policy_of, small_carried
 
 from edge_dsac.bundle.keyring import board_key
 from edge_dsac.bundle.package import read_bundle
+from edge_dsac.bundle.parts import pack, parts_of
 from edge_dsac.bundle.slots import Slots, create_slots
 from edge_dsac.cli.fieldwork import Fieldwork, add_field_arguments
 from edge_dsac.cli.main import main
@@ -65,6 +66,10 @@ def test_what_the_board_will_tune_in_a_flight_is_trusted_from_its_start(bot, tmp
     field = Fieldwork(argparse.Namespace(**vars(parser.parse_args(["--slots", str(tmp_path / "slots")])), **more), bot)
     child = make_child(slots.current(), carried, slots.current().golden.obs, {}, board_key(tmp_path / "keys", platform.node()))
     assert read_bundle(child, field.slots.keys).signer  # the board's key is first asked for by the tuner, later than this
+    pieces, current = [], slots.current()
+    engine = field.make(lambda: pieces.append(1), pack(parts_of(current, "numpy", ())))
+    assert engine.bundle_id == current.identity
+    assert len(pieces) == 2 + current.golden.count  # its work is in short pieces, and between them it is out of the loop's way
 
 
 def test_only_what_is_asked_for_changes_the_course():

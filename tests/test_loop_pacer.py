@@ -4,9 +4,10 @@ import gc
 import os
 import sys
 
+import numpy as np
 import pytest
 
-from edge_dsac.loop.pacer import Pacer
+from edge_dsac.loop.pacer import LONGEST_REST, PIECE_NS, TICK, Pacer, Usual
 from edge_dsac.loop.realtime import ask_for_realtime, release_realtime
 
 
@@ -27,7 +28,7 @@ class FakeTime:
 
 def make_pacer(overshoot_ns=0, period_ns=1_000_000):
     fake = FakeTime(overshoot_ns)
-    pacer = Pacer(period_ns, fake.clock, fake.sleep, spin_ns=100_000)
+    pacer = Pacer(period_ns, fake.clock, fake.sleep)
     pacer.start()
     return fake, pacer
 
@@ -102,11 +103,85 @@ def test_rehearsals_longer_than_the_period_are_given_up_and_tried_again_now_and_
 def test_the_processor_is_not_kept_awake_for_rehearsals_that_do_not_fit():
     """A FIFO thread that spins for whole periods is stopped by the kernel for 50 ms of every second."""
     fake, pacer, begun = rehearsing([100_000])
-    pacer.rehearsal_ns = 400_000.0
+    pacer.rehearsal.ns = 400_000.0
     before = fake.now_ns
     pacer.wait()
     assert begun == []
     assert sum(fake.slept) * 1e9 == pytest.approx(fake.now_ns - before - 100_000, abs=1000)  # all but the short spin
+
+
+def test_where_two_rehearsals_take_more_than_half_of_a_period_there_is_one():
+    _, pacer, begun = rehearsing([200_000])
+    pacer.rehearsal.ns = 220_000.0
+    for _ in range(20):
+        assert pacer.wait() <= 100
+    assert len(begun) == 20
+
+
+def test_a_rehearsal_that_delayed_a_tick_is_left_out_of_the_next_one_and_tried_again_after_it():
+    _, pacer, begun = rehearsing([100_000] * 20 + [700_000, 100_000])
+    late = [pacer.wait() for _ in range(15)]
+    assert [index for index, ns in enumerate(late) if ns > 100] == [10]
+    assert len(begun) == 20 + 1 + 3 * 2  # with the eleventh tick one, with the twelfth none
+
+
+def test_the_rest_doubles_as_long_as_rehearsals_delay_and_shrinks_when_they_fit():
+    fake, pacer, begun = rehearsing([900_000])
+    pacer.rehearsal = Usual(100_000.0, 1.0, 1.0)  # believes that they fit, whatever they take
+    late = [pacer.wait() > 100 for _ in range(20)]
+    assert [index for index, was in enumerate(late) if was] == [0, 2, 6, 14]  # after rests of 1, 3 and 7
+    pacer.rest, pacer.rested = 0, LONGEST_REST
+    pacer.wait()
+    assert pacer.rest == LONGEST_REST
+    pacer.rest, pacer.rehearse = 0, lambda: None
+    for _ in range(3):
+        pacer.wait()
+    assert pacer.rested == LONGEST_REST >> 6  # two fitted with each
+
+
+def test_who_is_woken_late_learns_to_sleep_less():
+    """As beside a process that drives the loop out of the caches."""
+    fake, pacer = make_pacer(overshoot_ns=180_000)
+    assert pacer.wait() == pytest.approx(80_000, abs=200)
+    for _ in range(100):
+        pacer.wait()
+    assert pacer.wait() <= 100
+    fake.overshoot_ns = 20_000
+    for _ in range(40_000):
+        pacer.wait()
+    assert pacer.waking.ns < 30_000  # and more again, where it is not
+
+
+def test_no_more_than_a_quarter_of_a_period_is_kept_awake_for():
+    fake, pacer = make_pacer(overshoot_ns=600_000)
+    for _ in range(500):
+        pacer.wait()
+    slept = len(fake.slept)
+    before = fake.now_ns
+    pacer.wait()
+    assert fake.slept[slept:] == [pytest.approx((pacer.deadline_ns - 1_000_000 - before) * 1e-9 - 250e-6, abs=1e-6)]
+
+
+@pytest.mark.parametrize(("longer", "shorter", "share"), [(1.05, 0.998, 0.038), (1.05, 0.99, 1 / 6)])
+def test_what_is_usual_is_exceeded_as_often_as_it_says(longer, shorter, share):
+    generator, usual, exceeded = np.random.default_rng(0), Usual(50.0, longer, shorter), 0
+    for took in generator.lognormal(4.0, 0.4, 40_000):
+        exceeded += took > usual.ns
+        usual.learn(took)
+    assert exceeded / 40_000 == pytest.approx(share, rel=0.1)
+
+
+def test_another_thread_works_while_the_loop_sleeps_and_waits_while_it_is_due():
+    fake, pacer = make_pacer()
+    pacer.wake_ns = fake.now_ns + PIECE_NS + 1000
+    pacer.out_of_the_way()
+    assert fake.slept == []
+    fake.now_ns = pacer.wake_ns - PIECE_NS
+    pacer.out_of_the_way()
+    assert fake.now_ns == pytest.approx(pacer.deadline_ns + TICK * pacer.period_ns, abs=100)
+    fake.now_ns = pacer.deadline_ns + 10_000_000  # a loop that is long overdue
+    pacer.out_of_the_way()
+    assert fake.slept[-1] == PIECE_NS * 1e-9
 
 
 def test_missed_deadlines_are_dropped_and_counted_and_never_made_up():

@@ -1,6 +1,7 @@
 """The loop and its scout, each at its end of two pipes: what is asked for, what drives, and what is told."""
 
 import os
+import select
 import threading
 import time
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from test_loop_trial import NEW, OLD, Constant, Rig, plan_of, seed_with
 
 from edge_dsac.bundle.slot_folder import Stage
 from edge_dsac.loop.cockpit import NearCockpit
-from edge_dsac.loop.messages import Gone, Message, Pipes
+from edge_dsac.loop.messages import Bell, Gone, Message, Pipes
 from edge_dsac.loop.scout import FarCockpit, Packed, Scout, plan_from
 
 PLAN = plan_of(window=5, pairs=2, seed=seed_with(True, 2))
@@ -41,12 +42,11 @@ def ends():
     both.close()
 
 
-def make(data, breathe):
+def make(data):
     if data == b"bad":
         raise ValueError("the engine numpy does not act as the policy says")
     if data == b"broken":
         raise RuntimeError("no such device")
-    breathe()
     return Constant(int(data))
 
 
@@ -85,6 +85,20 @@ def test_an_end_that_has_left_is_noticed_by_who_listens_and_by_who_speaks(ends):
         ends.near.hear(1.0)
     with pytest.raises(Gone):
         ends.near.say(Message({}))
+
+
+def test_a_bell_ends_the_listening_and_is_not_missed_by_who_listens_later(ends):
+    bell = Bell()
+    for _ in range(100_000):  # more than a pipe holds: who rings never waits
+        bell.ring()
+    assert ends.near.hear(60.0, bell) is None
+    ends.far.say(Message({"number": 1}))
+    assert ends.near.hear(60.0, bell) is not None  # both at once: nothing is lost
+    while select.select([bell.sound], [], [], 0)[0]:
+        bell.hush()
+    bell.hush()
+    assert ends.near.hear(0.0, bell) is None
+    bell.close()
 
 
 def test_a_plan_comes_through_as_it_was(ends):
@@ -156,6 +170,27 @@ def test_what_does_not_answer_as_it_should_in_the_loops_own_process_is_not_tried
     assert "does not act as the policy says" in flight.far.refusals[0]
     ended = flight.far.ended()
     assert (ended.identity, ended.stage) == (NEW, Stage.ABORTED)
+
+
+def test_the_thread_sleeps_until_it_is_spoken_to_or_a_trial_has_ended(flight, monkeypatch):
+    """Each time it wakes up it may take the interpreter from a tick."""
+    turns, turn = [], flight.scout.turn
+    monkeypatch.setattr(flight.scout, "turn", lambda seconds: (turn(seconds), turns.append(1)))
+    flight.scout.start()
+    time.sleep(0.3)
+    assert turns == []
+    flight.far.try_out(packed(NEW), PLAN)
+    give_up = time.monotonic() + 10
+    while flight.rig.seat.offered is None and time.monotonic() < give_up:
+        time.sleep(0.01)
+    flight.rig.ticks(100)
+    assert flight.far.hear(10.0)
+    assert flight.far.ended().stage == Stage.OVER
+    assert len(turns) <= 2
+    flight.ends.leave_far()
+    flight.scout.join(10)
+    flight.scout.close(failed=False)
+    assert flight.rig.seat.tell is None
 
 
 # ---- the end

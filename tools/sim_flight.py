@@ -13,7 +13,7 @@ from edge_dsac.loop.control import ControlLoop
 from edge_dsac.loop.flight import phase_target_ns
 from edge_dsac.loop.limiter import Limiter
 from edge_dsac.loop.observer import Observer
-from edge_dsac.loop.pacer import Pacer
+from edge_dsac.loop.pacer import Pacer, Usual
 from edge_dsac.loop.slot import Slot
 from edge_dsac.records import BoardMode, Mode, Observation
 from edge_dsac.spec.layout import ObservationLayout
@@ -83,7 +83,7 @@ class SimFlight:
         link = SerialLink(spec, lambda: SimPort(self.board, self.time), clock=self.time.clock, session_id=7)
         slot = Slot(engine, fade_ticks=spec.rates.control_hz // 5)
         self.loop = ControlLoop(spec, link, Observer(spec), slot, Limiter(spec), self.log, clock=self.time.clock)
-        self.pacer = Pacer(1_000_000_000 // spec.rates.control_hz, self.time.clock, self.time.sleep, spin_ns=0)
+        self.pacer = Pacer(1_000_000_000 // spec.rates.control_hz, self.time.clock, self.time.sleep, waking=Usual(0.0, 1.0, 1.0))
         self.target_ns = phase_target_ns(spec, 0)
         self.pacer.start()
 

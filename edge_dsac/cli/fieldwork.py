@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from edge_dsac.loop.cockpit import NearCockpit
 from edge_dsac.loop.control import ControlLoop
 from edge_dsac.loop.exercise import LAPS, Exercise, read_lap
 from edge_dsac.loop.exploration import Exploration, draw
+from edge_dsac.loop.pacer import Pacer
 from edge_dsac.loop.realtime import ask_not_to_be_starved
 from edge_dsac.loop.scout import LAST_WORDS_S, Scout
 from edge_dsac.loop.slot import Engine
@@ -102,7 +104,7 @@ class Fieldwork:
         if self.slots is not None:
             self.slots.point_to(folder)
 
-    def join(self, loop: ControlLoop) -> None:
+    def join(self, loop: ControlLoop, pacer: Pacer) -> None:
         """Before the first tick. The aides act in this order: a trial begins laps, a person's word goes over the lap's."""
         seat = Seat(self.exercise) if self.slots else None
         exploration = None
@@ -122,7 +124,7 @@ class Fieldwork:
                 bundle_id=loop.slot.bundle_id, running=self.policy.running,
             )
         )  # fmt: skip
-        self.scout = Scout(pipes, NearCockpit(loop.slot, seat or Seat()), self.make, self.prepare)
+        self.scout = Scout(pipes, NearCockpit(loop.slot, seat or Seat()), partial(self.make, pacer.out_of_the_way), self.prepare)
         self.scout.start()
 
     def prepare(self) -> None:
@@ -130,9 +132,12 @@ class Fieldwork:
         if not self.args.no_rt:
             ask_not_to_be_starved()
 
-    def make(self, data: bytes, breathe: Callable[[], None]) -> Engine:
+    def make(self, breathe: Callable[[], None], data: bytes) -> Engine:
         """What the scout found in order."""
-        return make_engine(unpack(data, self.spec), breathe)
+        breathe()
+        parts = unpack(data, self.spec)
+        breathe()
+        return make_engine(parts, breathe)
 
     def leave(self, failed: bool) -> None:
         """After the last tick, whatever ended it. `failed`: an exception did."""

@@ -116,15 +116,15 @@ def run(args: argparse.Namespace) -> int:
     loop = ControlLoop(
         spec, link, make_observer(spec, args), slot, Limiter(spec), ring, Conduct(args.rearm, overwrite_log=args.overwrite_log)
     )
-    field.join(loop)
-    rehearsal = Rehearsal(spec, loop, make_rehearsal_link(spec))
+    pacer = system_pacer(spec, Rehearsal(spec, loop, make_rehearsal_link(spec)))
+    field.join(loop, pacer)
     grants = [] if args.no_rt else ask_for_realtime(args.cpu)
     for grant in grants:
         say(f"  {grant.what}: {'granted' if grant.granted else 'NOT granted'} ({grant.why})")
     flight: Flight | None = None
     try:
         loop.arm()
-        flight = fly(loop, system_pacer(spec, rehearsal), spec, asked_to_stop, args.seconds)
+        flight = fly(loop, pacer, spec, asked_to_stop, args.seconds)
     finally:
         release_realtime()
         field.leave(failed=flight is None)

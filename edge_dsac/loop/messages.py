@@ -23,6 +23,29 @@ class Gone(Exception):
     """The other end has left."""
 
 
+class Bell:
+    """Wakes a thread that listens, from another one of its process. Who rings never waits."""
+
+    def __init__(self) -> None:
+        self.sound, self.rope = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def ring(self) -> None:
+        try:
+            os.write(self.rope, b"!")
+        except BlockingIOError:
+            pass  # it is ringing
+
+    def hush(self) -> None:
+        try:
+            os.read(self.sound, 1 << 16)
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        os.close(self.sound)
+        os.close(self.rope)
+
+
 class Pipes:
     def __init__(self, incoming: int, outgoing: int) -> None:
         """File descriptors; they stay their owner's."""
@@ -37,9 +60,10 @@ class Pipes:
             except BrokenPipeError:
                 raise Gone from None
 
-    def hear(self, seconds: float) -> Message | None:
-        """None if nothing was begun to be said in this time."""
-        if not select.select([self.incoming], [], [], seconds)[0]:
+    def hear(self, seconds: float | None, bell: Bell | None = None) -> Message | None:
+        """None if nothing was begun to be said in this time, or before the bell rang."""
+        listened = [self.incoming] if bell is None else [self.incoming, bell.sound]
+        if self.incoming not in select.select(listened, [], [], seconds)[0]:
             return None
         head, data = LENGTHS.unpack(self.exactly(LENGTHS.size))
         return Message(json.loads(self.exactly(head)), self.exactly(data))

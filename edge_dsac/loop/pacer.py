@@ -10,16 +10,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-SPIN_NS = 100_000  # the kernel wakes a FIFO thread 20-60 us late; the rest is spun away
 WIDEST_TRIM = 1 / 1000  # of a period per tick: invisible to a controller, yet faster than any crystal drifts
 TRIM_GAIN = 1 / 64
 IMPATIENCE, CALM, MOST_PATIENCE = 1 / 50, 0.9995, 0.3  # of a sensor period, per frame that came too late; per tick; at most
 REHEARSALS = 2  # the first one is slow, for it meets cold caches; the second one shows that they are warm
 ROOM = 2  # a rehearsal starts only if there is time for so many usual ones: it must never delay the deadline
-FIRST_GUESS_NS = 150_000
-LONGER, SHORTER = 1.05, 0.998  # the guess moves by a share, not to what was measured: nine of ten are to be shorter
+LONGEST_REST = 1024  # ticks without a rehearsal after one that did delay it; doubles from 1 as long as they go on doing so
+FIRST_WAKING_NS, MOST_WAKING = 100_000, 1 / 4  # the kernel wakes a FIFO thread 20-60 us late, 150 where caches are cold; of a period
+FIRST_REHEARSAL_NS = 150_000
+PIECE_NS, TICK = 150_000, 0.35  # of another thread's work; of a period, in which nearly every tick has done its own
+
+
+@dataclass(slots=True)
+class Usual:
+    """How long something usually takes: `longer` and `shorter` are in balance where it takes longer in
+    (1 - shorter) / (longer - shorter) of all cases. It moves by a share, not to what was measured, so one odd case says little.
+    """
+
+    ns: float
+    longer: float
+    shorter: float
+
+    def learn(self, took_ns: int) -> None:
+        self.ns *= self.longer if took_ns > self.ns else self.shorter
 
 
 @dataclass(slots=True)
@@ -29,11 +44,14 @@ class Pacer:
     period_ns: int
     clock: Callable[[], int] = time.monotonic_ns
     sleep: Callable[[float], None] = time.sleep
-    spin_ns: int = SPIN_NS
     rehearse: Callable[[], None] | None = None
-    rehearsal_ns: float = FIRST_GUESS_NS  # longer than nine of ten took
+    waking: Usual = field(default_factory=lambda: Usual(FIRST_WAKING_NS, 1.05, 0.99995))  # later than that: one in a thousand
+    rehearsal: Usual = field(default_factory=lambda: Usual(FIRST_REHEARSAL_NS, 1.05, 0.998))  # longer than that: one in twenty-five
+    rest: int = 0  # ticks to come without a rehearsal
+    rested: int = 0  # as many after the last one that was too long
     patience_ns: float = 0.0  # added to the age that is wanted, where frames come later than that
     deadline_ns: int = 0
+    wake_ns: int = 0  # until then the loop sleeps, or slept
     missed: int = 0
     trimmed_ns: int = 0
 
@@ -41,13 +59,15 @@ class Pacer:
         self.deadline_ns = self.clock() + self.period_ns
 
     def wait(self) -> int:
-        """Sleeps until the next deadline; returns how late the tick starts after it."""
-        early_ns = self.spin_ns + self.room_ns()
-        remaining = self.deadline_ns - self.clock()
-        if remaining > early_ns:
-            self.sleep((remaining - early_ns) * 1e-9)
+        """Sleeps until shortly before the next deadline, rehearses, spins; returns how late the tick starts after it."""
+        rehearsals = self.rehearsals()
+        self.wake_ns = self.deadline_ns - int(min(self.waking.ns, MOST_WAKING * self.period_ns) + self.room_ns(rehearsals))
+        remaining = self.wake_ns - self.clock()
+        if remaining > 0:
+            self.sleep(remaining * 1e-9)
+            self.waking.learn(self.clock() - self.wake_ns)
         if self.rehearse is not None:
-            self.warm_up(self.rehearse)
+            self.warm_up(self.rehearse, rehearsals)
         now = self.clock()
         while now < self.deadline_ns:
             now = self.clock()
@@ -57,26 +77,43 @@ class Pacer:
         self.deadline_ns += (passed + 1) * self.period_ns
         return late_ns
 
-    def room_ns(self) -> int:
-        """How long before the spin to wake up for rehearsing; 0 where it would take more than half of the period."""
-        wanted = int((REHEARSALS - 1 + ROOM) * self.rehearsal_ns)
-        return 0 if self.rehearse is None or wanted > self.period_ns // 2 else wanted
+    def rehearsals(self) -> int:
+        """As many as fit into half of a period, for the other half belongs to the tick."""
+        if self.rehearse is None or self.rest > 0:
+            return 0
+        return next((count for count in range(REHEARSALS, 0, -1) if 2 * self.room_ns(count) <= self.period_ns), 0)
 
-    def warm_up(self, rehearse: Callable[[], None]) -> None:
+    def room_ns(self, rehearsals: int) -> float:
+        return (rehearsals - 1 + ROOM) * self.rehearsal.ns if rehearsals else 0.0
+
+    def warm_up(self, rehearse: Callable[[], None], rehearsals: int) -> None:
+        if self.rest > 0:
+            self.rest -= 1
+            return
         begun = self.clock()
-        for _ in range(REHEARSALS):
-            if self.deadline_ns - begun < ROOM * self.rehearsal_ns:
+        for _ in range(rehearsals):
+            if self.deadline_ns - begun < self.room_ns(1):
                 break
             rehearse()
             ended = self.clock()
+            self.rehearsal.learn(ended - begun)
             if ended > self.deadline_ns:
-                self.rehearsal_ns *= 2.0  # not again soon: there is no room until this has shrunk
+                self.rest = self.rested = min(2 * self.rested + 1, LONGEST_REST)
                 return
-            self.rehearsal_ns *= LONGER if ended - begun > self.rehearsal_ns else SHORTER
+            self.rested //= 2
             begun = ended
         else:
-            return
-        self.rehearsal_ns *= SHORTER  # there was no room: or one slow rehearsal would have ended rehearsing for good
+            if rehearsals:
+                return
+        self.rehearsal.learn(0)  # there was no room: or one slow rehearsal would have ended rehearsing for good
+
+    def out_of_the_way(self) -> None:
+        """For another thread of this process, between two short pieces of its work: returns at once while the loop sleeps for as long
+        as such a piece takes; else after the next tick, when it sleeps again.
+        """
+        now = self.clock()
+        if self.wake_ns - now < PIECE_NS:
+            self.sleep(max(self.deadline_ns + int(TICK * self.period_ns) - now, PIECE_NS) * 1e-9)
 
     def follow(self, age_ns: int, target_ns: int, every_ns: int, at_once: bool) -> None:
         """Shifts the grid so that frames sent each `every_ns` are `target_ns` old when a tick starts.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 FIFO_PRIORITY = 80  # above the kernel's threaded interrupts (50): the serial port's own work is tiny
 HELPER_PRIORITY = 40  # of a thread in the loop's process: below the loop and the interrupts, above every ordinary process
+SWITCH_S = 0.002  # a helper thread waits so long for the loop to sleep before it takes the interpreter away; five are the usual
 MCL_CURRENT, MCL_FUTURE = 1, 2
 PR_SET_TIMERSLACK = 29
 
@@ -63,7 +64,7 @@ def freeze_garbage_collector() -> Grant:
     gc.collect()
     gc.freeze()
     gc.disable()
-    sys.setswitchinterval(0.0005)  # a helper thread may hold the interpreter for half a millisecond, not for five
+    sys.setswitchinterval(SWITCH_S)
     return Grant("garbage collector", True, "frozen and off")
 
 

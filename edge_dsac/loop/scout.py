@@ -18,11 +18,10 @@ from typing import Any
 from edge_dsac.bundle.slot_folder import Stage
 from edge_dsac.bundle.trial_plan import Habit, TrialPlan
 from edge_dsac.loop.cockpit import Ended, NearCockpit
-from edge_dsac.loop.messages import Gone, Message, Pipes
+from edge_dsac.loop.messages import Bell, Gone, Message, Pipes
 from edge_dsac.loop.slot import Engine
 
-LISTEN_S = 0.05  # a verdict of the guard waits no longer than this to be told
-BREATH_S = 0.0005  # between two golden vectors the interpreter is the loop's
+TURN_S = 0.005  # between two looks whether a successor has taken the wheel, which it does at the next tick
 LAST_WORDS_S = 10.0
 
 
@@ -75,14 +74,14 @@ class FarCockpit:
 
 
 class Scout(threading.Thread):
-    """Asleep nearly always."""
+    """Asleep until the scout speaks or a trial has ended: each time it wakes up it may take the interpreter from a tick that is due."""
 
-    def __init__(
-        self, pipes: Pipes, cockpit: NearCockpit, make: Callable[[bytes, Callable[[], None]], Engine], prepare: Callable[[], None]
-    ) -> None:
-        """`make(data, breathe)`: an engine that may drive, or ValueError. `prepare`: what the thread does first, for itself."""
+    def __init__(self, pipes: Pipes, cockpit: NearCockpit, make: Callable[[bytes], Engine], prepare: Callable[[], None]) -> None:
+        """`make`: an engine that may drive, or ValueError. `prepare`: what the thread does first, for itself."""
         super().__init__(name="scout", daemon=True)
         self.pipes, self.cockpit, self.make, self.prepare = pipes, cockpit, make, prepare
+        self.bell = Bell()
+        cockpit.seat.tell = self.bell.ring
         self.leave = threading.Event()
         self.complaints: list[str] = []
         self.last_words: dict[str, Any] = {}
@@ -91,7 +90,7 @@ class Scout(threading.Thread):
         self.prepare()
         try:
             while not self.leave.is_set():
-                self.turn(LISTEN_S)
+                self.turn(None)
         except Gone:
             self.give_up("the scout has gone")
         except Exception as error:  # whatever an engine's library throws: a thread that dies in silence leaves a trial to itself
@@ -102,8 +101,9 @@ class Scout(threading.Thread):
         self.complaints.append(f"{why}: no policy was looked after from then on")
         sys.stderr.write(f"run: {why}: no policy is looked after any more, an undo or a new one waits for the next flight\n")
 
-    def turn(self, seconds: float) -> None:
-        message = self.pipes.hear(seconds)
+    def turn(self, seconds: float | None) -> None:
+        message = self.pipes.hear(seconds, self.bell)
+        self.bell.hush()
         if message is not None:
             self.do(message)
         self.report()
@@ -114,23 +114,20 @@ class Scout(threading.Thread):
             self.cockpit.withdraw()
         elif words["do"] == "offer":
             try:
-                self.cockpit.offer(self.made(message.data))
+                self.cockpit.offer(self.make(message.data))
             except ValueError as error:
                 self.pipes.say(Message({"said": "refused", "why": str(error)}))
         elif words["do"] == "try":
             try:
-                engine = self.made(message.data)
+                engine = self.make(message.data)
             except ValueError as error:
                 self.tell(Ended(int(words["identity"], 16), Stage.ABORTED, str(error), {}))
                 return
             while self.cockpit.busy and not self.leave.is_set():  # its parent has yet to take the wheel
-                time.sleep(BREATH_S)
+                time.sleep(TURN_S)
             self.cockpit.try_out(engine, plan_from(words["plan"]))
         elif words["do"] == "farewell":
             self.last_words = words["words"]
-
-    def made(self, data: bytes) -> Engine:
-        return self.make(data, lambda: time.sleep(BREATH_S))
 
     def report(self) -> None:
         ended = self.cockpit.ended()
@@ -144,6 +141,7 @@ class Scout(threading.Thread):
     def close(self, failed: bool) -> None:
         """After the last tick: what became of a trial is in the folder before this returns."""
         self.leave.set()
+        self.bell.ring()
         if self.is_alive():
             self.join(LAST_WORDS_S)
         self.cockpit.seat.land(failed)
@@ -155,11 +153,13 @@ class Scout(threading.Thread):
             self.report()
             self.pipes.say(Message({"said": "over"}))
             while not self.last_words and time.monotonic() < give_up:
-                message = self.pipes.hear(LISTEN_S)
+                message = self.pipes.hear(LAST_WORDS_S)
                 if message is not None and message.words["do"] == "farewell":
                     self.last_words = message.words["words"]
         except Gone:
             pass
+        self.cockpit.seat.tell = None
+        self.bell.close()
 
 
 def plan_from(table: dict[str, Any]) -> TrialPlan:

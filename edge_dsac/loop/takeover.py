@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 FRESH_NS = 200_000_000  # one lost word of a sender at 10 Hz is forgiven; a sender that has died is noticed within 20 ticks
 MOST_BYTES = 512
 FASTEST_M_S, FASTEST_RAD_S = 5.0, 10.0
-LEAVE_POLL_S = 0.2
 HUMAN, BLEND, NO_RULE = int(Rule.HUMAN), int(Rule.BLEND), 0
 
 
@@ -126,7 +125,10 @@ class Takeover:
 
 
 class Listener(threading.Thread):
-    """The socket: a name in the file system that only this user can write to, and no other machine can reach."""
+    """The socket: a name in the file system that only this user can write to, and no other machine can reach.
+
+    Asleep until somebody writes, or the end: each time it wakes up it may take the interpreter from a tick that is due.
+    """
 
     def __init__(self, path: Path, receive: Callable[[bytes], None], prepare: Callable[[], None] | None = None) -> None:
         super().__init__(name="takeover", daemon=True)
@@ -137,18 +139,16 @@ class Listener(threading.Thread):
     def run(self) -> None:
         if self.prepare is not None:
             self.prepare()
-        while not self.leave.is_set():
-            try:
-                data = self.socket.recv(MOST_BYTES + 1)
-            except TimeoutError:
-                continue
-            except OSError:
+        while True:
+            data = self.socket.recv(MOST_BYTES + 1)
+            if self.leave.is_set():
                 return
             self.receive(data)
 
     def close(self) -> None:
         self.leave.set()
         if self.is_alive():
+            self.socket.shutdown(socket.SHUT_RD)  # who waits there hears an empty word
             self.join()
         self.socket.close()
         self.path.unlink(missing_ok=True)
@@ -157,7 +157,6 @@ class Listener(threading.Thread):
 def open_socket(path: Path) -> socket.socket:
     """Where an earlier run was killed its socket is left, and taken away; one that somebody listens on is not."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    made.settimeout(LEAVE_POLL_S)
     before = os.umask(0o177)  # the name is there with its mode, from the first instant
     try:
         if path.exists():

@@ -10,6 +10,7 @@ windows, and the plan bounds their number, the repeated ones included; after a b
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -240,6 +241,7 @@ class Seat:
         self.withdrawn: Trial | None = None
         self.trial: Trial | None = None
         self.ended: Trial | None = None  # for the other thread to tell the folder
+        self.tell: Callable[[], None] | None = None  # wakes it
 
     def between_ticks(self, loop: ControlLoop) -> None:
         trial = self.trial
@@ -270,6 +272,8 @@ class Seat:
 
     def leave(self, trial: Trial) -> None:
         self.trial, self.ended = None, trial
+        if self.tell is not None:
+            self.tell()
 
     def land(self, failed: bool) -> None:
         """The flight is over. `failed`: by an exception, of which nobody knows yet whose it was."""
