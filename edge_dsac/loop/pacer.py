@@ -60,8 +60,9 @@ class Pacer:
 
     def wait(self) -> int:
         """Sleeps until shortly before the next deadline, rehearses, spins; returns how late the tick starts after it."""
-        rehearsals = self.rehearsals()
-        self.wake_ns = self.deadline_ns - int(min(self.waking.ns, MOST_WAKING * self.period_ns) + self.room_ns(rehearsals))
+        waking_ns = min(self.waking.ns, MOST_WAKING * self.period_ns)
+        rehearsals = self.rehearsals(waking_ns)
+        self.wake_ns = self.deadline_ns - int(waking_ns + self.room_ns(rehearsals))
         remaining = self.wake_ns - self.clock()
         if remaining > 0:
             self.sleep(remaining * 1e-9)
@@ -77,11 +78,11 @@ class Pacer:
         self.deadline_ns += (passed + 1) * self.period_ns
         return late_ns
 
-    def rehearsals(self) -> int:
-        """As many as fit into half of a period, for the other half belongs to the tick."""
+    def rehearsals(self, waking_ns: float) -> int:
+        """As many as fit into half of a period: a FIFO thread that is hardly ever asleep is stopped by the kernel, for 50 ms."""
         if self.rehearse is None or self.rest > 0:
             return 0
-        return next((count for count in range(REHEARSALS, 0, -1) if 2 * self.room_ns(count) <= self.period_ns), 0)
+        return next((count for count in range(REHEARSALS, 0, -1) if 2 * (waking_ns + self.room_ns(count)) <= self.period_ns), 0)
 
     def room_ns(self, rehearsals: int) -> float:
         return (rehearsals - 1 + ROOM) * self.rehearsal.ns if rehearsals else 0.0
