@@ -27,7 +27,9 @@ class Bell:
     """Wakes a thread that listens, from another one of its process. Who rings never waits."""
 
     def __init__(self) -> None:
-        self.sound, self.rope = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.sound, self.rope = os.pipe()
+        os.set_blocking(self.sound, False)
+        os.set_blocking(self.rope, False)
 
     def ring(self) -> None:
         try:

@@ -91,10 +91,8 @@ class Pacer:
         if self.rest > 0:
             self.rest -= 1
             return
-        begun = self.clock()
-        for _ in range(rehearsals):
-            if self.deadline_ns - begun < self.room_ns(1):
-                break
+        done, begun = 0, self.clock()
+        while done < rehearsals and self.deadline_ns - begun >= self.room_ns(1):
             rehearse()
             ended = self.clock()
             self.rehearsal.learn(ended - begun)
@@ -102,11 +100,9 @@ class Pacer:
                 self.rest = self.rested = min(2 * self.rested + 1, LONGEST_REST)
                 return
             self.rested //= 2
-            begun = ended
-        else:
-            if rehearsals:
-                return
-        self.rehearsal.learn(0)  # there was no room: or one slow rehearsal would have ended rehearsing for good
+            done, begun = done + 1, ended
+        if done < max(rehearsals, 1):
+            self.rehearsal.learn(0)  # there was no room: or one slow rehearsal would have ended rehearsing for good
 
     def out_of_the_way(self) -> None:
         """For another thread of this process, between two short pieces of its work: returns at once while the loop sleeps for as long
