@@ -17,7 +17,7 @@ from edge_dsac.bundle.parts import pack, parts_of
 from edge_dsac.bundle.slots import Slots, create_slots
 from edge_dsac.cli.fieldwork import Fieldwork, add_field_arguments
 from edge_dsac.cli.main import main
-from edge_dsac.cli.tuning import Budget, be_modest, course_of
+from edge_dsac.cli.tuning import Budget, be_modest, course_of, tuning_of
 from edge_dsac.cli.tuning_place import comparable, session_folder
 from edge_dsac.learn.child import make_child
 from edge_dsac.learn.course import Course
@@ -81,6 +81,16 @@ def test_only_what_is_asked_for_changes_the_course():
         course_of(argparse.Namespace(**{**asked, "pairs": 0, "updates_per_row": -1.0}))
 
 
+def test_only_what_is_asked_for_changes_the_learning():
+    asked = {"recipe": None, "rank": None, "seed": 3}
+    assert Tuning(**tuning_of(argparse.Namespace(**asked))) == Tuning(seed=3)
+    asked = {"recipe": "low-rank", "rank": 4, "seed": 0}
+    assert Tuning(**tuning_of(argparse.Namespace(**asked))) == Tuning(recipe="low-rank", rank=4)
+    for recipe in (None, "full"):
+        with pytest.raises(ValueError, match="--rank 2: only --recipe low-rank has one"):
+            tuning_of(argparse.Namespace(recipe=recipe, rank=2, seed=0))
+
+
 def test_what_help_calls_a_default_is_the_courses(capsys):
     with pytest.raises(SystemExit):
         main(["tune", "start", "--help"])
@@ -94,6 +104,7 @@ def test_what_help_calls_a_default_is_the_courses(capsys):
     ):
         assert f"(default: {value:g})" in words.split(f"{option} ", 2)[2].split(" --")[0], option
     assert f"what of the actor may change (default: {Tuning().recipe})" in words
+    assert f"of actor and critics (default: {Tuning().rank})" in words
 
 
 @pytest.mark.parametrize("wrong", [-5, 20])

@@ -41,6 +41,9 @@ def add(verbs: Any) -> None:
     start.add_argument(
         "--recipe", choices=("last-layer", "low-rank", "edit", "full", "critic"), help="what of the actor may change (default: full)"
     )
+    start.add_argument(
+        "--rank", type=int, choices=range(1, 5), help="of what low-rank adds to each layer, of actor and critics (default: 1)"
+    )
     start.add_argument("--minutes", type=float, default=10.0, help="at most so long (default: %(default)s)")
     start.add_argument("--cpu-share", type=float, default=0.5, help="of one core, at most (default: %(default)s)")
     start.add_argument(

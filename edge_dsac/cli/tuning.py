@@ -117,7 +117,7 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     folder = session_folder(place, args.resume)
     parent = parent_of(slots, folder, args.resume)
     carried, spec, sizes = read_carried(parent.files, parent.manifest.name), parent.spec, parent.actor.sizes
-    tuning, course = Tuning(seed=args.seed, **({"recipe": args.recipe} if args.recipe else {})), Course(**course_of(args))
+    tuning, course = Tuning(**tuning_of(args)), Course(**course_of(args))
     step = update_of(args.compile, Learner(carried, tuning))
     words = {
         "parent": parent.manifest.sha256, "tuning": asdict(tuning), "compiled": step is not None, "course": asdict(course),
@@ -129,6 +129,13 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     buffer = Buffer(rows_folder(place, spec), sizes[0], sizes[-1], args.rows, args.keep, fingerprint=fingerprint)
     flights = Heard(Follower(args.slots / FLIGHT, spec), budget, 1_000_000_000 // spec.rates.control_hz)
     return Tuner(slots, session, Learner(carried, tuning, step), buffer, flights, key, course)
+
+
+def tuning_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Only what was asked for."""
+    if args.rank is not None and args.recipe != "low-rank":
+        raise ValueError(f"--rank {args.rank}: only --recipe low-rank has one")
+    return {name: value for name in ("recipe", "rank", "seed") if (value := getattr(args, name)) is not None}
 
 
 def course_of(args: argparse.Namespace) -> dict[str, Any]:
