@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_dsac.loop.pacer import LONGEST_REST, PIECE_NS, TICK, Pacer, Usual
-from edge_dsac.loop.realtime import ask_for_realtime, release_realtime
+from edge_dsac.loop.realtime import SWITCH_S, ask_for_realtime, release_realtime
 
 
 class FakeTime:
@@ -253,7 +253,9 @@ def test_following_settles_on_the_target_and_stays():
 @pytest.mark.slow
 def test_the_real_time_setup_says_of_everything_whether_it_was_granted():
     grants = ask_for_realtime()
+    interval = sys.getswitchinterval()
     release_realtime()
+    assert interval == pytest.approx(SWITCH_S)
     assert {"SCHED_FIFO", "mlockall", "timer slack", "garbage collector"} <= {grant.what for grant in grants}
     assert all(grant.why for grant in grants)
     # What works after the last tick, or in a test's process after its test, is an ordinary process again.
