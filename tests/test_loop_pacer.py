@@ -93,6 +93,16 @@ def test_one_rehearsal_that_took_a_second_does_not_end_rehearsing():
     assert len(begun) > 1000
 
 
+def test_rehearsing_comes_back_after_a_time_in_which_nothing_fitted():
+    _, pacer, begun = rehearsing([350_000] * 20 + [100_000])
+    for _ in range(200):
+        pacer.wait()
+    assert len(begun) < 20  # what is usual has grown until there was no room for one
+    for _ in range(1000):
+        pacer.wait()
+    assert len(begun) > 1000
+
+
 @pytest.mark.slow
 def test_rehearsals_longer_than_the_period_are_given_up_and_tried_again_now_and_then():
     _, pacer, begun = rehearsing([5_000_000])
