@@ -155,6 +155,20 @@ def test_a_board_that_dies_damps_and_is_reported(board, tmp_path):
     assert modes.index("DAMPED") > modes.index("RUNNING")
 
 
+def test_a_robot_that_a_person_topples_ends_the_flight_with_the_boards_reason(board, tmp_path):
+    one, hands = board(), tmp_path / "hands"
+    command = ["run", "--robot", "balance_bot", "--port", str(one.path), "--log", str(tmp_path / "log"), "--takeover", str(hands)]
+    run = subprocess.Popen([*EDGE_DSAC, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_mode(tmp_path / "log", "RUNNING", 200)
+    push = ["takeover", "--to", str(hands), "--robot", "balance_bot", "--action", "1", "1", "--seconds", "30"]
+    pushed = subprocess.run([*EDGE_DSAC, *push], capture_output=True, text=True, timeout=60)
+    said, _ = run.communicate(timeout=30)
+    assert run.returncode == 1
+    assert "a fault latched in FAULT (BOARD_FAULT, TILT); motors off, the board says so" in said
+    assert pushed.returncode == 1
+    assert "the loop has gone after" in pushed.stderr
+
+
 def test_a_pulled_cable_is_survived_and_the_motors_are_taken_again_only_with_rearm(board, tmp_path):
     one = board("--fault", "disconnect@6+1")
     summary = flown(start_run(one, tmp_path / "log", "--seconds", "11"))

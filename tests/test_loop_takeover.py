@@ -11,7 +11,7 @@ import pytest
 from test_loop_control import PERIOD_NS, SPEC, FakeBoard, FakeLog
 
 from edge_dsac.cli.main import main
-from edge_dsac.cli.takeover import send_for, send_lines, word_of_line
+from edge_dsac.cli.takeover import send, send_for, send_lines, word_of_line
 from edge_dsac.loop.control import ControlLoop
 from edge_dsac.loop.exercise import LAPS, Exercise, Lap, Leg, read_lap
 from edge_dsac.loop.exploration import Exploration, draw
@@ -225,6 +225,16 @@ def test_a_socket_that_a_killed_run_left_is_taken_over_and_a_living_one_is_not(p
 def test_a_sender_without_a_listener_says_so(place, capsys):
     assert main(["takeover", "--to", str(place), "--robot", "balance_bot", "--action", "0.1", "0.1", "--seconds", "0"]) == 1
     assert "nobody takes over there" in capsys.readouterr().err
+
+
+def test_a_sender_whose_loop_ends_says_how_much_it_heard(place):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(place))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            assert send(out, place, b"{}", 7) == 8
+            place.unlink()
+            with pytest.raises(TakeoverError, match="the loop has gone after 8 words"):
+                send(out, place, b"{}", 8)
 
 
 def test_a_sender_says_what_the_loop_would_ignore(place, capsys):

@@ -195,9 +195,9 @@ def report(
     refusal = link.counters()["refusal"]
     if refusal:
         tell(f"refused to arm: {refusal}")
-    tell(
-        f"{flight.ended.value} in {flight.mode.name} ({flight.because.name}); motors {'off, the board says so' if flight.board_still else 'left to the board: it did not answer'}"
-    )
+    why = ", ".join([flight.because.name, *(fault["fault"] for fault in summary["flight"].get("faults", [])[-1:])])
+    motors = "off, the board says so" if flight.board_still else "left to the board: it did not answer"
+    tell(f"{flight.ended.value} in {flight.mode.name} ({why}); motors {motors}")
     tell(f"  {flight.ticks} ticks, {flight.missed} missed, {flight.coasted} coasted; log: {folder} (edge-dsac log info {folder})")
 
 

@@ -82,7 +82,7 @@ def send_for(path: Path, data: bytes, seconds: float) -> int:
     sent, give_up = 0, time.monotonic() + seconds
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         while sent == 0 or time.monotonic() < give_up:
-            sent += send(out, path, data)
+            sent = send(out, path, data, sent)
             time.sleep(1.0 / SEND_HZ)
     return sent
 
@@ -100,12 +100,17 @@ def send_lines(path: Path, actions: int, source: int = 0) -> int:
                 for line in lines:
                     word = word_of_line(line.decode("ascii", "replace"), actions)
             if word is not None:
-                sent += send(out, path, word)
+                sent = send(out, path, word, sent)
 
 
-def send(out: socket.socket, path: Path, data: bytes) -> int:
+def send(out: socket.socket, path: Path, data: bytes, before: int) -> int:
+    """Returns how many words that makes with those `before`."""
     try:
         out.sendto(data, str(path))
     except OSError as error:
+        if before:
+            raise TakeoverError(
+                f"{path}: the loop has gone after {before} words ({error}); how its flight ended is in its last line"
+            ) from None
         raise TakeoverError(f"{path}: nobody takes over there: {error}; is `run --takeover {path}` running?") from None
-    return 1
+    return before + 1
