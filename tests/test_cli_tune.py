@@ -191,6 +191,18 @@ def test_a_session_learns_from_a_flight_that_was_flown(bot, tmp_path, capsys, mo
     assert main(["tune", "start", *words, "--resume", "--minutes", "0.02", "--compile", "off", "--seed", "5"]) == 1
     assert "other settings" in capsys.readouterr().err
     assert Slots(tmp_path / "slots", allow_unsigned=True).current().manifest.version == 3
+    # One more life, ended by a kill in the middle of a line: its time counts too, and the report is made all the same.
+    assert (
+        main(["tune", "start", *words, "--resume", "--minutes", "0.02", "--compile", "off", "--cpu-share", "1", "--memory-mb", "8000"]) == 0
+    )
+    session = tmp_path / "slots" / "tuning" / "session-001"
+    journal = (session / "journal.jsonl").read_bytes()
+    (session / "journal.jsonl").write_bytes(journal[: journal.rindex(b"{") + 9])
+    capsys.readouterr()
+    assert main(["tune", "report", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["seconds"] >= told["seconds"] + 1.2 > 7
+    assert found["ended"] == "not ended"
 
 
 def write_flight(bot, folder, columns):

@@ -180,5 +180,5 @@ def test_a_session_of_recipe_critic_proposes_a_guided_child_and_goes_on_from_it(
     assert noted["guide"].startswith("critic-guided: the best of 9")
     desk.slots.record(Outcome(bundle.identity, Stage.OVER, "", {}))
     assert desk.tuner.improve() == "no evidence"
-    found = report_of({"parent": "ab" * 32, "tuning": {"recipe": "critic", "round_updates": 5}}, desk.session.events)
+    found = report_of({"parent": "ab" * 32, "tuning": {"recipe": "critic", "round_updates": 5}}, desk.session.events, 60.0)
     assert any("critic-guided: the best of 9" in line for line in lines_of(found))

@@ -12,6 +12,7 @@ from made_up_flight import in_a_child
 from tuning_fixture import MadeUpFlights, TuneDesk, flown
 
 from edge_dsac.learn.buffer import Buffer
+from edge_dsac.learn.journal import lived_s
 from edge_dsac.learn.learner import Learner
 from edge_dsac.learn.replayed import Replay
 from edge_dsac.learn.rows_before import Unsynced
@@ -38,6 +39,14 @@ def saved(folder, *numbers):
 
 
 # ---- the journal
+
+
+def test_a_sessions_time_is_that_of_all_its_lives_killed_ones_too():
+    begun, ended = {"event": "opened"}, {"event": "ended", "why": "the time is up", "seconds": 300.0}
+    assert lived_s([begun], {}) == 0.0
+    assert lived_s([begun, ended], {"seconds": 299.0}) == 300.0
+    assert lived_s([begun, ended, begun], {"seconds": 350.5}) == 350.5  # killed, or still at work
+    assert lived_s([begun, ended, begun, begun, {**ended, "seconds": 400.0}], {}) == 400.0
 
 
 def test_what_was_noted_is_there_at_the_next_start(tmp_path):

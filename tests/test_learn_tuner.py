@@ -92,9 +92,9 @@ def test_learning_waits_for_the_first_seconds(desk):
     hz = 0
     ready = desk(NEVER, seconds=0)
     hz = ready.spec.rates.control_hz
-    assert ready.tuner.improve() == "waits for the robot"
+    assert ready.tuner.improve() == "waits for rows"
     ready.flights.add(flown(ready.spec, 2 * hz))
-    assert ready.tuner.improve() == "waits for the robot"  # one row is missing
+    assert ready.tuner.improve() == "waits for rows"  # one row is missing
     ready.flights.add(flown(ready.spec, 1, begin=2 * hz))
     assert ready.tuner.improve() == "learned"
 
@@ -104,7 +104,7 @@ def test_no_more_updates_than_the_rows_allow(desk):
     words = [ready.tuner.improve() for _ in range(6)]
     allowed = int(0.01 * len(ready.buffer)) // 5
     assert 1 <= allowed < 6
-    assert words == ["learned"] * allowed + ["waits for the robot"] * (6 - allowed)
+    assert words == ["learned"] * allowed + ["waits for rows"] * (6 - allowed)
     ready.flights.add(flown(ready.spec, 500, begin=15 * ready.spec.rates.control_hz))
     assert ready.tuner.improve() == "learned"
 

@@ -57,7 +57,7 @@ def test_one_accepted_child_makes_a_session_better_whatever_else_was_tried():
         *rounds(90), candidate("c1"), verdict("c1", "worse", -0.2), {"event": "refused", "evidence": {"reasons": ["no gain by the critics"]}},
         candidate("c2"), verdict("c2", "better", 0.4), {"event": "ended", "why": "the time is up", "seconds": 300.0},
     ]  # fmt: skip
-    report = report_of(SETTINGS, events)
+    report = report_of(SETTINGS, events, 300.0)
     assert (report["verdict"], report["accepted"], report["refused_before_a_trial"]) == ("better", 1, 1)
     assert (report["updates"], report["rows"], report["seconds"], report["ended"]) == (4500, 9000, 300.0, "the time is up")
     assert report["trials"][1]["energy_of_action"] == {"old": 0.25, "new": 0.16}
@@ -73,10 +73,12 @@ def test_one_accepted_child_makes_a_session_better_whatever_else_was_tried():
 )
 def test_the_word_over_a_session(decisions, wanted):
     events = [verdict(str(i), decision, None, (0, int(decision == "worse"))) for i, decision in enumerate(decisions)]
-    report = report_of(SETTINGS, events)
+    report = report_of(SETTINGS, events, 300.0)
     assert report["verdict"] == wanted
     assert report["falls"]["new"] == decisions.count("worse")
-    assert report["ended"] == "was not ended"
+    assert report["ended"] == "not ended"
+    goes_on = report_of(SETTINGS, [{"event": "ended", "why": "the time is up", "seconds": 9.0}, {"event": "opened"}], 12.0)
+    assert (goes_on["ended"], goes_on["seconds"]) == ("not ended", 12.0)
     assert lines_of(report)[0].startswith(wanted)
 
 
@@ -98,7 +100,7 @@ def test_a_picture_of_trials_and_one_of_none(tmp_path):
         ("none", []),
     ):
         out = tmp_path / f"{name}.png"
-        draw_tuned(report_of(SETTINGS, told), out)
+        draw_tuned(report_of(SETTINGS, told, 300.0), out)
         with Image.open(out) as picture:
             heights[name] = picture.size[1]
         assert out.stat().st_size > 5_000

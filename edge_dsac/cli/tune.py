@@ -13,8 +13,9 @@ from typing import Any
 
 from edge_dsac.bundle.slot_folder import name_of
 from edge_dsac.cli.tuning import begin
-from edge_dsac.cli.tuning_place import clock, opened, session_folder, tell
+from edge_dsac.cli.tuning_place import clock, opened, session_folder, status_of, tell
 from edge_dsac.cli.tuning_replay import replay
+from edge_dsac.learn.journal import lived_s, read_journal
 
 EPILOG = """\
 examples:
@@ -127,10 +128,10 @@ def report(args: argparse.Namespace) -> int:
     folder = session_folder(place, resume=True) if args.session is None else place / f"session-{args.session:03d}"
     try:
         settings = json.loads((folder / "session.json").read_text())
-        events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+        events = read_journal(folder / "journal.jsonl")
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder}: no session that can be read: {error}") from None
-    found = report_of(settings, events)
+    found = report_of(settings, events, lived_s(events, status_of(folder)))
     (folder / "report.json").write_text(json.dumps(found, indent=1) + "\n")
     picture = args.out or folder / "report.png"
     try:

@@ -22,7 +22,8 @@ import numpy as np
 from edge_dsac.bundle.keyring import board_key, key_folder
 from edge_dsac.bundle.slot_folder import FLIGHT, name_of
 from edge_dsac.cli.signals import StopFlag
-from edge_dsac.cli.tuning_place import clock, comparable, opened, parent_of, rows_folder, session_folder, tell
+from edge_dsac.cli.tuning_place import clock, comparable, opened, parent_of, rows_folder, session_folder, status_of, tell
+from edge_dsac.learn.journal import lived_s
 from edge_dsac.steplog import Chunk, Follower
 
 if TYPE_CHECKING:
@@ -87,11 +88,12 @@ def begin(args: argparse.Namespace) -> int:
     tuner = make_tuner(args, budget)
     how = "compiled" if tuner.session.words["compiled"] else "not compiled"
     tell(f"tuning {name_of(tuner.current)}, {tuner.learner.tuning.recipe}, {how}; session {tuner.session.folder}")
+    before_s = lived_s(tuner.session.events, status_of(tuner.session.folder))
     begun, ended = time.monotonic(), "an error"
     try:
-        ended = keep_tuning(tuner, budget, StopFlag())
+        ended = keep_tuning(tuner, budget, StopFlag(), before_s)
     finally:
-        seconds = time.monotonic() - begun
+        seconds = before_s + time.monotonic() - begun
         tuner.session.note("ended", why=ended, seconds=round(seconds, 1))
         write_status(tuner, budget, "ended", seconds, ended)
         tuner.buffer.close()
@@ -147,8 +149,8 @@ def course_of(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool]) -> str:
-    """Until there is a reason to end, which it says."""
+def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool], before_s: float) -> str:
+    """Until there is a reason to end, which it says. `before_s`: the session's earlier lives, which this one's budget does not count."""
     from edge_dsac.learn.course import TunerStop
 
     begun = said = tidied = time.monotonic()
@@ -163,11 +165,11 @@ def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool]) -> str:
             return str(stopped)
         tuner.buffer.sync_if_due(time.monotonic())
         if word in ("better", "worse", "no evidence"):
-            tell(f"  {clock(seconds)}  {word}: {tuner.session.of('verdict')[-1]['why']}")
+            tell(f"  {clock(before_s + seconds)}  {word}: {tuner.session.of('verdict')[-1]['why']}")
         worked_s = time.monotonic() - begun - seconds
         if time.monotonic() - said > STATUS_S:
             said = time.monotonic()
-            write_status(tuner, budget, word, said - begun, "")
+            write_status(tuner, budget, word, before_s + said - begun, "")
         if time.monotonic() - tidied > TIDY_S:
             tidied = time.monotonic()
             give_memory_back()

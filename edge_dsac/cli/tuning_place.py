@@ -51,6 +51,15 @@ def rows_folder(place: Path, spec: RobotSpec) -> Path:
     return place / f"rows-{spec.calibration_id:016x}"
 
 
+def status_of(session: Path) -> dict[str, Any]:
+    """The newest words of that session's tuner, if the newest tuner's session is that one."""
+    try:
+        words: dict[str, Any] = json.loads((session.parent / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return words if Path(words["session"]).name == session.name else {}
+
+
 def comparable(spec: RobotSpec, settings: dict[str, Any]) -> str:
     """Rows of one buffer mean the same: the policy's layouts, the calibration, the rewards, the horizon."""
     words = [

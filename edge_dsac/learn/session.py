@@ -21,6 +21,7 @@ from typing import Any
 
 from edge_dsac.bundle.arrays import ArraysError, read_arrays
 from edge_dsac.learn.checkpoint import npz, write
+from edge_dsac.learn.journal import cut_torn, read_journal
 from edge_dsac.records import Float
 
 STATE_LIMIT = 256 << 20
@@ -135,23 +136,3 @@ def read_session(folder: Path) -> Past:
     except (OSError, ValueError) as error:
         raise SessionError(f"{folder}: no session that can be read: {error}") from None
     return Past(folder, words, events, read_states(folder, identity_of(words)))
-
-
-def read_journal(path: Path) -> list[dict[str, Any]]:
-    """A last line that was cut off is left out."""
-    if not path.exists():
-        return []
-    events = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            break
-    return events
-
-
-def cut_torn(journal: int, path: Path) -> None:
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole != len(data):
-        os.ftruncate(journal, whole)

@@ -75,7 +75,7 @@ class Tuner:
         if self.may_learn():
             self.learn()
             return "learned"
-        return "waits for the robot"
+        return "waits for rows"
 
     # ---- in: the log
 

@@ -20,9 +20,12 @@ WHY, WIDE = 120, 160  # characters of a verdict's reason, and of a line across t
 SHOWN_TRIALS = 6  # the newest; a picture of more is not looked at
 
 
-def report_of(settings: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """`settings`: session.json; `events`: the journal. Better, if a child was accepted; worse, if none was and one was found worse."""
-    of = {name: [event for event in events if event["event"] == name] for name in ("round", "candidate", "refused", "verdict", "ended")}
+def report_of(settings: Mapping[str, Any], events: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """`settings`: session.json; `events`: the journal; `seconds`: of all its lives. Better, if a child was accepted;
+    worse, if none was and one was found worse.
+    """
+    of = {name: [event for event in events if event["event"] == name] for name in ("round", "candidate", "refused", "verdict")}
+    lives = [event for event in events if event["event"] in ("opened", "ended")]
     made = {event["identity"]: event for event in of["candidate"]}
     trials = [trial_of(event, made.get(event["identity"])) for event in of["verdict"]]
     decisions = [trial["decision"] for trial in trials]
@@ -36,7 +39,7 @@ def report_of(settings: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) 
         "updates": last["round"] * settings["tuning"]["round_updates"], "rows": last["rows"],
         "falls": {who: sum(trial["falls"][who] for trial in trials) for who in ("old", "new")},
         "interventions": {who: sum(trial["interventions"][who] for trial in trials) for who in ("old", "new")},
-        "seconds": sum(event["seconds"] for event in of["ended"]), "ended": of["ended"][-1]["why"] if of["ended"] else "was not ended",
+        "seconds": seconds, "ended": lives[-1]["why"] if lives and lives[-1]["event"] == "ended" else "not ended",
     }  # fmt: skip
 
 
@@ -137,6 +140,7 @@ def windows_of(axis: Any, trial: Mapping[str, Any]) -> None:
         ylabel="reward per tick",
         xlabel="window",
     )
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.title.set_color(TONE[trial["decision"]])
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, loc="best", framealpha=0.85)
