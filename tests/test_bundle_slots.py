@@ -133,7 +133,7 @@ def test_a_new_proposal_knows_nothing_of_the_last_ones_trial(tmp_path):
 @pytest.mark.slow
 def test_a_candidate_is_a_trusted_child_of_what_drives(tmp_path):
     slots = new_slots(tmp_path)
-    with pytest.raises(SlotsError, match="was made from .* tune the current one"):
+    with pytest.raises(SlotsError, match="was made from .* make it from the current one"):
         slots.propose(GRANDCHILD, PLAN)
     with pytest.raises(SlotsError, match="was made from None"):
         slots.propose(policy(8, 9), PLAN)

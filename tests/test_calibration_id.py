@@ -6,7 +6,7 @@ from made_up_flight import flight_folder
 from tuning_fixture import flown
 
 from edge_dsac.cli.tuning_place import comparable, rows_folder
-from edge_dsac.learn.tuner import transitions_of
+from edge_dsac.learn.gatekeeper import transitions_of
 from edge_dsac.spec.robot import robot_from_text
 from edge_dsac.steplog.follow import Follower
 

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from tuning_fixture import flown, policy_of, small_carried
+from tuning_fixture import flown, liked, policy_of, small_carried
 
 from edge_dsac.bundle.keyring import board_key
 from edge_dsac.bundle.package import read_bundle
@@ -203,6 +203,41 @@ def test_a_session_learns_from_a_flight_that_was_flown(bot, tmp_path, capsys, mo
     found = json.loads(capsys.readouterr().out)
     assert found["seconds"] >= told["seconds"] + 1.2 > 7
     assert found["ended"] == "not ended"
+
+
+@pytest.mark.slow
+def test_a_policy_that_was_made_elsewhere_is_refused_or_waits_for_its_trial(bot, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("EDGE_DSAC_KEYS", str(tmp_path / "keys"))
+    monkeypatch.setattr("edge_dsac.cli.tuning.be_modest", lambda nice: None)
+    monkeypatch.setattr("edge_dsac.learn.compiled.prepare", lambda threads: None)
+    monkeypatch.setattr("edge_dsac.cli.tuning.StopFlag", lambda: lambda: False)
+    carried = small_carried(ObservationLayout(bot).size, len(bot.actions))
+    slots = create_slots(tmp_path / "slots", policy_of(bot, carried), allow_unsigned=True)
+    parent = slots.current()
+    slots.point_to(write_flight(bot, tmp_path / "flight", flown(bot, 40 * bot.rates.control_hz, parent.identity)))
+    words = ["--slots", str(tmp_path / "slots"), "--allow-unsigned", "--memory-mb", "8000", "--minutes", "0.03"]
+
+    def tried(by, parent, *more):
+        (tmp_path / "next.policy").write_bytes(policy_of(bot, liked(carried, by), version=4, parent=parent))
+        code = main(["tune", "try", str(tmp_path / "next.policy"), *words, *more])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    code, said = tried(0.3, "cd" * 32)
+    assert (code, "was made from cdcd" in said) == (3, True)
+    assert not (tmp_path / "slots" / "tuning").exists()
+    code, said = tried(-0.3, parent.manifest.sha256)
+    assert (code, "refused before a trial: no gain by the critics" in said) == (3, True)
+    assert slots.candidate() is None
+    code, said = tried(0.3, parent.manifest.sha256)  # and no loop runs that would try it
+    assert (code, "the time is up; made_up version 3" in said) == (1, True)
+    assert slots.candidate() is not None
+    code, said = tried(0.3, parent.manifest.sha256, "--resume")
+    assert (code, "the time is up" in said) == (1, True)
+    assert main(["tune", "report", *words[:3], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipe"] == "made elsewhere"
+    assert main(["tune", "replay", *words[:3], str(tmp_path / "flight")]) == 1
+    assert "nothing was learned in it" in capsys.readouterr().err
 
 
 def write_flight(bot, folder, columns):

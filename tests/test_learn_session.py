@@ -12,12 +12,12 @@ from made_up_flight import in_a_child
 from tuning_fixture import MadeUpFlights, TuneDesk, flown
 
 from edge_dsac.learn.buffer import Buffer
+from edge_dsac.learn.carried import digest
 from edge_dsac.learn.journal import lived_s
 from edge_dsac.learn.learner import Learner
 from edge_dsac.learn.replayed import Replay
 from edge_dsac.learn.rows_before import Unsynced
 from edge_dsac.learn.session import Session, SessionError, read_session, read_states
-from edge_dsac.learn.tuner import digest
 from edge_dsac.steplog import FlightLog
 
 WORDS = {"parent": "ab" * 32, "settings": {"seed": 0, "actor_lr": 3e-4, "recipe": "last-layer"}}

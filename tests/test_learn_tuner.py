@@ -9,12 +9,13 @@ from tuning_fixture import MadeUpFlights, TuneDesk, flown, made_up_rows_of, poli
 
 from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slot_folder import NOT_TRIED, Outcome, SlotsError, Stage
-from edge_dsac.learn.carried import read_carried
+from edge_dsac.learn.carried import digest, read_carried
 from edge_dsac.learn.course import Course, TunerStop
 from edge_dsac.learn.envelope import FALLS, LEAST, habit
 from edge_dsac.learn.evidence import Limits
+from edge_dsac.learn.gatekeeper import seen_by
 from edge_dsac.learn.guiding import Guidance
-from edge_dsac.learn.tuner import Tuner, digest, seen_by
+from edge_dsac.learn.tuner import Tuner
 from edge_dsac.learn.windows import Window
 from edge_dsac.records import Mode
 from edge_dsac.spec.layout import ObservationLayout

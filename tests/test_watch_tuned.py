@@ -68,6 +68,14 @@ def test_one_accepted_child_makes_a_session_better_whatever_else_was_tried():
         assert part in words
 
 
+def test_a_session_of_a_candidate_that_was_made_elsewhere_learns_nothing_and_says_what_it_was_judged_on():
+    settings = {**SETTINGS, "tuning": {"recipe": "made elsewhere", "round_updates": 0}}
+    made = {**candidate("c1"), "round": 0, "updates": 0, "rows": 5000}
+    report = report_of(settings, [made, verdict("c1", "better", 0.4), {"event": "ended", "why": "better: so", "seconds": 60.0}], 60.0)
+    assert (report["verdict"], report["updates"], report["rows"]) == ("better", 0, 5000)
+    assert "made elsewhere: 5000 rows in 60 s; better: so" in "\n".join(lines_of(report))
+
+
 @pytest.mark.parametrize(
     ("decisions", "wanted"), [([], "no evidence"), (["no evidence"], "no evidence"), (["no evidence", "worse"], "worse")]
 )

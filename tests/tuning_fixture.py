@@ -147,6 +147,15 @@ def with_one_opinion(carried):
     return dataclasses.replace(carried, networks={**carried.networks, "critics": tuple(critics)}, log_alpha=-6.0)
 
 
+def liked(carried, by=0.3):
+    """Critics that find more of action 0 better, and an actor that does a little more of it (`by` < 0: less)."""
+    critics = [np.zeros_like(values) for values in carried.networks["critics"]]
+    critics[0][:, 0, -2], critics[2][:, 0, 0], critics[4][:, 0, 0] = 1.0, 1.0, 1.0
+    actor = [values.copy() for values in carried.networks["actor"]]
+    actor[-1][0] += by
+    return dataclasses.replace(carried, networks={**carried.networks, "critics": tuple(critics), "actor": tuple(actor)})
+
+
 class TuneDesk:
     """A slot folder with a policy, a session beside it, and a tuner on both, that may be killed and made again."""
 

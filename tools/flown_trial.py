@@ -26,10 +26,11 @@ from edge_dsac.learn.buffer import Buffer
 from edge_dsac.learn.carried import Carried, read_carried
 from edge_dsac.learn.child import layers_of
 from edge_dsac.learn.course import Course
+from edge_dsac.learn.gatekeeper import held_rows, transitions_of
 from edge_dsac.learn.learner import Learner, Tuning
 from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows, Transitions
-from edge_dsac.learn.tuner import Tuner, held_rows, transitions_of
+from edge_dsac.learn.tuner import Tuner
 from edge_dsac.loop.exercise import Exercise, read_lap
 from edge_dsac.records import Fault, Mode, Rule
 from edge_dsac.spec.robot import RobotSpec

@@ -20,13 +20,13 @@ from edge_dsac.bundle.slot_folder import HISTORY
 from edge_dsac.bundle.slots import Slots
 from edge_dsac.cli.tuning_place import rows_folder
 from edge_dsac.learn.buffer import PARTS, Buffer
-from edge_dsac.learn.carried import Carried, read_carried
+from edge_dsac.learn.carried import Carried, digest, read_carried
+from edge_dsac.learn.gatekeeper import transitions_of
 from edge_dsac.learn.journal import read_journal
 from edge_dsac.learn.learner import Learner, Step, Tuning
 from edge_dsac.learn.rows_file import Shape, as_rows
 from edge_dsac.learn.session import Session
 from edge_dsac.learn.transitions import Rows, Transitions
-from edge_dsac.learn.tuner import digest, transitions_of
 from edge_dsac.learn.tuning import Recipe
 from edge_dsac.records import Float
 from edge_dsac.spec.robot import RobotSpec

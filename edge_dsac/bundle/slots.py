@@ -50,17 +50,22 @@ class Slots(SlotFolder):
         super().__init__(folder, keys, allow_unsigned=allow_unsigned)
         self.disk, self.now = disk or Disk(), now
 
+    def check(self, data: bytes) -> Bundle:
+        """May this be proposed: a trusted child of the current policy, for this robot?"""
+        current, bundle = self.current(), read_bundle(data, self.keys, allow_unsigned=self.allow_unsigned)
+        if bundle.manifest.parent != current.manifest.sha256:
+            raise SlotsError(
+                f"candidate {name_of(bundle)} was made from {str(bundle.manifest.parent)[:16]}, the current policy is "
+                f"{current.manifest.sha256[:16]}; make it from the current one"
+            )
+        check_for_robot(bundle, current.spec)
+        check_version(bundle, current.manifest.version)
+        return bundle
+
     def propose(self, data: bytes, plan: TrialPlan) -> Bundle:
         """Puts a child of the current policy on trial. An older candidate makes way."""
         with self.locked():
-            current, bundle = self.current(), read_bundle(data, self.keys, allow_unsigned=self.allow_unsigned)
-            if bundle.manifest.parent != current.manifest.sha256:
-                raise SlotsError(
-                    f"candidate {name_of(bundle)} was made from {str(bundle.manifest.parent)[:16]}, the current policy is "
-                    f"{current.manifest.sha256[:16]}; tune the current one"
-                )
-            check_for_robot(bundle, current.spec)
-            check_version(bundle, current.manifest.version)
+            bundle = self.check(data)
             plan.check_for(bundle.actor.sizes[0])
             self.take_away("another one was proposed")
             self.disk.remove(self.folder / OUTCOME)

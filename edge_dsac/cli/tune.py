@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_dsac.bundle.slot_folder import name_of
-from edge_dsac.cli.tuning import begin
+from edge_dsac.cli.tuning import begin, try_one
 from edge_dsac.cli.tuning_place import clock, opened, session_folder, status_of, tell
 from edge_dsac.cli.tuning_replay import replay
 from edge_dsac.learn.journal import lived_s, read_journal
@@ -27,8 +27,10 @@ examples:
   edge-dsac tune replay --slots policies runs/*          the same learning again from the logs: the same to the bit, or what differs
   edge-dsac tune stop --slots policies                   ends in good order; what drives goes on driving
   edge-dsac tune undo --slots policies                   the parent drives again, byte by byte; needs no tuner and no network
+  edge-dsac tune try next.policy --slots policies        what a desktop made of this robot's logs, before the same gate and on trial
 
-exit codes: 0 done; 1 failed; 2 wrong arguments; 3 refused for safety; 130 interrupted
+exit codes: 0 done (try: judged, the last line says how); 1 failed (try: not judged in time); 2 wrong arguments; 3 refused for safety
+(try: by the gate); 130 interrupted
 """
 
 
@@ -45,19 +47,7 @@ def add(verbs: Any) -> None:
     start.add_argument(
         "--rank", type=int, choices=range(1, 5), help="of what low-rank adds to each layer, of actor and critics (default: 1)"
     )
-    start.add_argument("--minutes", type=float, default=10.0, help="at most so long (default: %(default)s)")
     start.add_argument("--cpu-share", type=float, default=0.5, help="of one core, at most (default: %(default)s)")
-    start.add_argument(
-        "--nice",
-        type=int,
-        default=19,
-        help="how far it stands back behind what else wants the processor, 0 to 19; at 19 it has only what nobody wants (default: %(default)s)",
-    )
-    start.add_argument("--memory-mb", type=float, default=400.0, help="ends in good order beyond this (default: %(default)s)")
-    start.add_argument("--rows", type=int, default=60_000, help="of the robot's own that are kept, on disk too (default: %(default)s)")
-    start.add_argument("--keep", choices=("oldest-out", "coverage"), default="oldest-out", help="what makes room in a full buffer")
-    start.add_argument("--window-s", type=float, default=8.0, help="of a trial; whole laps of the loop's --exercise (default: %(default)s)")
-    start.add_argument("--pairs", type=int, metavar="N", help="of a trial's windows, at most; a clear difference takes eight (default: 24)")
     start.add_argument("--first-updates", type=int, metavar="N", help="before the first candidate (default: 2500)")
     start.add_argument("--most-falls", type=int, metavar="N", help="that candidates may cause; then the session ends (default: 2)")
     start.add_argument("--updates-per-row", type=float, metavar="X", help="no more updates than this for each row there is (default: 1)")
@@ -66,7 +56,15 @@ def add(verbs: Any) -> None:
         help="the update ahead of time, which needs g++ once and a minute or two; ready: only where that has been done (default: %(default)s)",
     )  # fmt: skip
     start.add_argument("--seed", type=int, default=0)
-    start.add_argument("--resume", action="store_true", help="go on with the newest session of this folder")
+    with_bounds(start)
+    guest = with_slots(
+        actions.add_parser("try", help="a policy that was made elsewhere: the same gate, the same trial beside the one that drives"),
+        try_one,
+    )
+    guest.add_argument(
+        "candidate", type=Path, metavar="NAME.policy", help="made from the policy that drives (compile --parent), and signed"
+    )
+    with_bounds(guest)
     with_slots(actions.add_parser("status", help="what the tuner does, and what it has found"), status).add_argument(
         "--json", action="store_true"
     )
@@ -88,6 +86,27 @@ def with_slots(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespac
     parser.add_argument("--allow-unsigned", action="store_true", help="take policies without a trusted signature")
     parser.set_defaults(run=run)
     return parser
+
+
+def with_bounds(parser: argparse.ArgumentParser) -> None:
+    """Of whatever works beside the loop and tries candidates."""
+    parser.add_argument("--minutes", type=float, default=10.0, help="at most so long (default: %(default)s)")
+    parser.add_argument(
+        "--nice",
+        type=int,
+        default=19,
+        help="how far it stands back behind what else wants the processor, 0 to 19; at 19 it has only what nobody wants (default: %(default)s)",
+    )
+    parser.add_argument("--memory-mb", type=float, default=400.0, help="ends in good order beyond this (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=60_000, help="of the robot's own that are kept, on disk too (default: %(default)s)")
+    parser.add_argument("--keep", choices=("oldest-out", "coverage"), default="oldest-out", help="what makes room in a full buffer")
+    parser.add_argument(
+        "--window-s", type=float, default=8.0, help="of a trial; whole laps of the loop's --exercise (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pairs", type=int, metavar="N", help="of a trial's windows, at most; a clear difference takes eight (default: 24)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the newest session of this folder")
 
 
 def read_status(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`edge-dsac tune start`: the tuner as a process, beside a running loop on the robot's own board.
+"""`edge-dsac tune start` and `tune try`: the tuner as a process, beside a running loop on the robot's own board.
 
 It is nice, of one thread, bounded in processor time, memory and duration, and away at once when the loop is late.
 It may be killed at any instant; `start --resume` goes on to the same bits.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_dsac.bundle.keyring import board_key, key_folder
+from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.slot_folder import FLIGHT, name_of
 from edge_dsac.cli.signals import StopFlag
 from edge_dsac.cli.tuning_place import clock, comparable, opened, parent_of, rows_folder, session_folder, status_of, tell
@@ -28,9 +29,11 @@ from edge_dsac.steplog import Chunk, Follower
 
 if TYPE_CHECKING:
     from edge_dsac.learn.tuner import Tuner
+    from edge_dsac.learn.visitor import Visit
 
-LOOK_S, STATUS_S, TIDY_S = 0.2, 1.0, 10.0
+LOOK_S, STATUS_S, TELL_S, TIDY_S = 0.2, 1.0, 15.0, 10.0
 LAST = 19  # of the nice
+JUDGED, NOT_JUDGED, REFUSED = 0, 1, 3  # of `try`, as cli/main.py has them
 M_MMAP_THRESHOLD, LARGE = -3, 1 << 20  # bytes: above every array of an update, below those of a round
 LATE_SHARE = 0.25  # of a period: a loop whose ticks begin later than this is in need of the processor
 MOST_PAUSE_S = 8.0
@@ -88,18 +91,36 @@ def begin(args: argparse.Namespace) -> int:
     tuner = make_tuner(args, budget)
     how = "compiled" if tuner.session.words["compiled"] else "not compiled"
     tell(f"tuning {name_of(tuner.current)}, {tuner.learner.tuning.recipe}, {how}; session {tuner.session.folder}")
-    before_s = lived_s(tuner.session.events, status_of(tuner.session.folder))
+    ended = see_through(tuner, budget)
+    tell(f"{ended}; {tuner.updates} updates on {tuner.buffer.total} rows; {name_of(tuner.current)} drives")
+    return 0
+
+
+def try_one(args: argparse.Namespace) -> int:
+    be_modest(args.nice)
+    keep_no_large_memory()
+    budget = Budget(args.minutes, 1.0, args.memory_mb)
+    visit = make_visit(args, budget)
+    tell(f"{name_of(visit.visitor)} beside {name_of(visit.current)}, which drives; session {visit.session.folder}")
+    ended = see_through(visit, budget)
+    tell(f"{ended}; {name_of(visit.current)} drives")
+    return REFUSED if visit.session.of("refused") else JUDGED if visit.session.of("verdict") else NOT_JUDGED
+
+
+def see_through(tuner: Tuner | Visit, budget: Budget) -> str:
+    """Until there is a reason to end, which is in the journal and in the status then, as well."""
+    goes_on = len(tuner.session.of("opened")) > 1
+    before_s = lived_s(tuner.session.events, status_of(tuner.session.folder)) if goes_on else 0.0
     begun, ended = time.monotonic(), "an error"
     try:
         ended = keep_tuning(tuner, budget, StopFlag(), before_s)
+        return ended
     finally:
         seconds = before_s + time.monotonic() - begun
         tuner.session.note("ended", why=ended, seconds=round(seconds, 1))
         write_status(tuner, budget, "ended", seconds, ended)
         tuner.buffer.close()
         tuner.session.close()
-    tell(f"{ended}; {tuner.learner.updates} updates on {tuner.buffer.total} rows; {name_of(tuner.current)} drives")
-    return 0
 
 
 def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
@@ -133,6 +154,32 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     return Tuner(slots, session, Learner(carried, tuning, step), buffer, flights, key, course)
 
 
+def make_visit(args: argparse.Namespace, budget: Budget) -> Visit:
+    from edge_dsac.learn.buffer import Buffer
+    from edge_dsac.learn.carried import read_carried
+    from edge_dsac.learn.compiled import prepare
+    from edge_dsac.learn.course import Course
+    from edge_dsac.learn.session import Session
+    from edge_dsac.learn.visitor import ELSEWHERE, Visit
+
+    prepare(1)
+    slots, data, place = opened(args), args.candidate.read_bytes(), args.slots / "tuning"
+    folder = session_folder(place, args.resume)
+    current, visitor = slots.current(), read_bundle(data, slots.keys, allow_unsigned=args.allow_unsigned)
+    if not args.resume:
+        slots.check(data)  # before there is a session of it
+    course = Course(**course_of(args))
+    words = {
+        "parent": visitor.manifest.parent, "candidate": visitor.manifest.sha256, "tuning": {"recipe": ELSEWHERE, "round_updates": 0},
+        "course": asdict(course), "rows": [args.rows, args.keep],
+    }  # fmt: skip
+    session, spec, sizes = Session(folder, words, args.resume), current.spec, current.actor.sizes
+    fingerprint = comparable(spec, read_carried(current.files, current.manifest.name).settings)
+    buffer = Buffer(rows_folder(place, spec), sizes[0], sizes[-1], args.rows, args.keep, fingerprint=fingerprint)
+    flights = Heard(Follower(args.slots / FLIGHT, spec), budget, 1_000_000_000 // spec.rates.control_hz)
+    return Visit(slots, session, data, buffer, flights, course)
+
+
 def tuning_of(args: argparse.Namespace) -> dict[str, Any]:
     """Only what was asked for."""
     if args.rank is not None and args.recipe != "low-rank":
@@ -142,18 +189,18 @@ def tuning_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def course_of(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of Course that were asked for; the others stay as they are there."""
-    asked = {name: getattr(args, name) for name in ("window_s", "pairs", "first_updates", "updates_per_row", "most_falls")}
+    asked = {name: getattr(args, name, None) for name in ("window_s", "pairs", "first_updates", "updates_per_row", "most_falls")}
     wrong = [f"--{name.replace('_', '-')} {value:g}" for name, value in asked.items() if value is not None and not value > 0]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: expected more than 0")
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool], before_s: float) -> str:
+def keep_tuning(tuner: Tuner | Visit, budget: Budget, asked: Callable[[], bool], before_s: float) -> str:
     """Until there is a reason to end, which it says. `before_s`: the session's earlier lives, which this one's budget does not count."""
     from edge_dsac.learn.course import TunerStop
 
-    begun = said = tidied = time.monotonic()
+    begun = said = told = tidied = time.monotonic()
     while True:
         seconds = time.monotonic() - begun
         reason = "asked to stop" if asked() else budget.spent(seconds, memory_mb())
@@ -170,10 +217,19 @@ def keep_tuning(tuner: Tuner, budget: Budget, asked: Callable[[], bool], before_
         if time.monotonic() - said > STATUS_S:
             said = time.monotonic()
             write_status(tuner, budget, word, before_s + said - begun, "")
+        if time.monotonic() - told > TELL_S:
+            told = time.monotonic()
+            tell(f"  {clock(before_s + told - begun)}  {progress_of(tuner, word)}")
         if time.monotonic() - tidied > TIDY_S:
             tidied = time.monotonic()
             give_memory_back()
         time.sleep(budget.rest_s(worked_s) if word == "learned" else LOOK_S)
+
+
+def progress_of(tuner: Tuner | Visit, word: str) -> str:
+    updates = f"{tuner.updates} updates on " if tuner.updates else ""
+    trial = f"; {len(tuner.attempt.windows)} windows of {tuner.attempt.identity:016x}" if tuner.attempt is not None else ""
+    return f"{word}; {updates}{tuner.buffer.total} rows{trial}"
 
 
 def be_modest(nice: int) -> None:
@@ -227,11 +283,11 @@ def memory_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def write_status(tuner: Tuner, budget: Budget, word: str, seconds: float, ended: str) -> None:
+def write_status(tuner: Tuner | Visit, budget: Budget, word: str, seconds: float, ended: str) -> None:
     flights = tuner.flights if isinstance(tuner.flights, Heard) else None
     words = {
         "pid": os.getpid(), "session": str(tuner.session.folder), "does": word, "ended": ended, "seconds": round(seconds, 1),
-        "updates": tuner.learner.updates, "updates_per_s": round(tuner.learner.updates / max(seconds, 1e-9), 1),
+        "updates": tuner.updates, "updates_per_s": round(tuner.updates / max(seconds, 1e-9), 1),
         "rows": tuner.buffer.total, "dropped": tuner.dropped, "on_trial": None if tuner.attempt is None else f"{tuner.attempt.identity:016x}",
         "windows": 0 if tuner.attempt is None else len(tuner.attempt.windows), "current": name_of(tuner.current),
         "verdicts": [{key: entry[key] for key in ("decision", "why")} for entry in tuner.session.of("verdict")],

@@ -36,13 +36,13 @@ def replay(args: argparse.Namespace) -> int:
     place = args.slots / "tuning"
     folder = session_folder(place, resume=True) if args.session is None else place / f"session-{args.session:03d}"
     past = read_session(folder)
+    rounds = sum(event["event"] == "round" for event in past.events)
+    if not rounds:
+        raise ValueError(f"{folder}: nothing was learned in it, so there is nothing to do again")
     parent = parent_of(opened(args), folder, True)
     learner, doubts = learner_again(past, parent)
     for doubt in doubts:
         print(f"  {doubt}", file=sys.stderr)
-    rounds = sum(event["event"] == "round" for event in past.events)
-    if not rounds:
-        raise ValueError(f"{folder}: nothing was learned in it, so there is nothing to do again")
     if not args.json:
         tell(f"doing {rounds} rounds of {learner.tuning.recipe} again; session {folder}")
     with tempfile.TemporaryDirectory(prefix="edge_dsac-replay-") as scratch:

@@ -8,6 +8,7 @@ the losses need to go on from here is in these two files.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -143,3 +144,12 @@ def mean_log_std(saved: Saved, student: Actor, outputs: int) -> Float:
     weight, bias = layers[-1]
     low, high = objective["log_std_range"]
     return np.asarray(np.clip((x @ weight.T + bias)[:, outputs:], low, high).mean(axis=0))
+
+
+def digest(carried: Carried) -> str:
+    """Of all networks: two learners with the same are the same, bit by bit."""
+    hash_ = hashlib.sha256()
+    for name, layers in sorted(carried.networks.items()):
+        for values in layers:
+            hash_.update(name.encode() + np.ascontiguousarray(values, np.float32).tobytes())
+    return hash_.hexdigest()[:32]

@@ -12,6 +12,7 @@ from edge_dsac.learn.attempt import Attempt
 from edge_dsac.learn.course import TunerStop
 
 if TYPE_CHECKING:
+    from edge_dsac.learn.gatekeeper import Gatekeeper
     from edge_dsac.learn.tuner import Tuner
 
 
@@ -34,17 +35,17 @@ def resume(tuner: Tuner) -> None:
         tuner.propose_if_due()  # killed between a round and what it led to
 
 
-def find_candidate(tuner: Tuner) -> None:
+def find_candidate(gate: Gatekeeper) -> None:
     """One of ours that is still in the folder: on trial, or with a verdict that was not carried out."""
-    flying = tuner.slots.candidate()
+    flying = gate.slots.candidate()
     if flying is None:
         return
     identity, name = flying[0].identity, f"{flying[0].identity:016x}"
-    verdicts = [entry for entry in tuner.session.of("verdict") if entry["identity"] == name]
+    verdicts = [entry for entry in gate.session.of("verdict") if entry["identity"] == name]
     if verdicts:
-        tuner.settle(identity, verdicts[-1]["decision"], verdicts[-1]["why"])
-    elif any(entry["identity"] == name for entry in tuner.session.of("candidate")):
-        tuner.attempt = Attempt(identity)
+        gate.settle(identity, verdicts[-1]["decision"], verdicts[-1]["why"])
+    elif any(entry["identity"] == name for entry in gate.session.of("candidate")):
+        gate.attempt = Attempt(identity)
 
 
 def check_line(tuner: Tuner) -> None:

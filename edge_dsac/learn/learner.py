@@ -81,12 +81,17 @@ class Step(Protocol):
     ) -> tuple[TuneState, TuneFigures]: ...
 
 
-def recipe_of(tuning: Tuning, settings: dict[str, Any]) -> Recipe:
-    """`settings`: the bundle's own, whose objective stays."""
+def objective_of(settings: dict[str, Any]) -> Objective:
+    """`settings`: that a policy carries."""
     words: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in settings["rates"]["objective"].items()
     }
-    objective = Objective(**words)
+    return Objective(**words)
+
+
+def recipe_of(tuning: Tuning, settings: dict[str, Any]) -> Recipe:
+    """`settings`: the bundle's own, whose objective stays."""
+    objective = objective_of(settings)
     kinds: dict[str, tuple[Adaptation, Adaptation]] = {
         "critic": (Fixed(), Full()), "last-layer": (LastLayer(), Full()), "low-rank": (LowRank(tuning.rank), LowRank(tuning.rank)),
         "edit": (Edit(tuning.bound, activation=objective.activation), Full()), "full": (Full(), Full()),

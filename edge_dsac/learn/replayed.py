@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from edge_dsac.learn.buffer import Buffer
+from edge_dsac.learn.carried import digest
+from edge_dsac.learn.gatekeeper import transitions_of
 from edge_dsac.learn.home import expect_same_robot
 from edge_dsac.learn.learner import Learner
 from edge_dsac.learn.session import Past, SavedState
 from edge_dsac.learn.transitions import Rows
-from edge_dsac.learn.tuner import digest, transitions_of
 from edge_dsac.records import Float
 from edge_dsac.spec.robot import RobotSpec
 from edge_dsac.steplog import FlightLog

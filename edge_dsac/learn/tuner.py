@@ -1,75 +1,44 @@
-"""Fine-tuning, whole. Start reading at `improve`: log in, learning, a candidate out, and what its trial says.
+"""Fine-tuning, whole. Start reading at `improve`: log in, learning, a candidate out, and what its trial says (gatekeeper.py).
 
-A process of its own may call it as seldom as it likes, and may be killed at any instant: the robot flies on with what it has. The log
-is the only way in and the slot folder the only way out. Knows no clock, no loop and no process. Rule that must stay true: nothing
-drives because of the mean reward of one round: only by the verdict of a trial in paired windows, or it does not drive.
+A process of its own may call it as seldom as it likes, and may be killed at any instant: the robot flies on with what it has.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from edge_dsac.bundle.guide import Guide
 from edge_dsac.bundle.package import read_bundle
 from edge_dsac.bundle.signing import SecretKey
-from edge_dsac.bundle.slot_folder import NOT_TRIED, SlotsError
 from edge_dsac.bundle.slots import Slots
-from edge_dsac.bundle.trial_plan import TrialPlan
-from edge_dsac.learn.attempt import Attempt, Judged, window_words
-from edge_dsac.learn.buffer import Buffer, held_out
-from edge_dsac.learn.carried import Carried, read_carried
+from edge_dsac.learn.buffer import Buffer
+from edge_dsac.learn.carried import Carried, digest
 from edge_dsac.learn.child import make_child
 from edge_dsac.learn.course import Course, TunerStop
-from edge_dsac.learn.envelope import envelope, habit
-from edge_dsac.learn.evidence import Evidence, Limits, judge_offline, time_blocks
-from edge_dsac.learn.falls import falls_under, upright
+from edge_dsac.learn.falls import falls_under
+from edge_dsac.learn.gatekeeper import Flights, Gatekeeper
 from edge_dsac.learn.going_on import resume
 from edge_dsac.learn.guiding import make_guide
-from edge_dsac.learn.learner import Learner, tensors
+from edge_dsac.learn.learner import Learner
 from edge_dsac.learn.sequential import Demands
 from edge_dsac.learn.session import Session
-from edge_dsac.learn.transitions import Rows, Transitions
-from edge_dsac.spec.layout import ObservationLayout
-from edge_dsac.spec.robot import RobotSpec
-from edge_dsac.steplog.follow import Chunk
-
-BLOCK_S = 5.0  # of held-out observations: one held-out second in each
+from edge_dsac.learn.transitions import Rows
 
 
-class Flights(Protocol):
-    """Where steps come from: steplog.Follower, or a bench."""
-
-    def look(self) -> list[Chunk]: ...
-
-
-class Tuner:
+class Tuner(Gatekeeper):
     def __init__(
         self, slots: Slots, session: Session, learner: Learner, buffer: Buffer, flights: Flights, key: SecretKey | None,
         course: Course = Course(), demands: Demands = Demands(),
     ) -> None:  # fmt: skip
-        self.slots, self.session, self.learner, self.buffer, self.flights = slots, session, learner, buffer, flights
-        self.key, self.course, self.demands = key, course, demands
-        self.current = slots.current()
-        self.spec = self.current.spec
-        self.layout = ObservationLayout(self.spec)
-        self.transitions: Transitions | None = None
-        self.attempt: Attempt | None = None
-        self.number = 0  # of the newest round
+        super().__init__(slots, session, learner.carried, learner.recipe.objective, buffer, flights, course, demands)
+        self.learner, self.key = learner, key
         self.asked_at = 0  # updates when the last candidate was made
         self.figures: dict[str, float] = {}
-        self.dropped: dict[str, int] = {}
-        self.session.note("opened", **buffer.told())
         resume(self)
 
     def improve(self) -> str:
         """One turn of fine-tuning; says in a word what it did."""
-        self.check_current()
-        for chunk in self.flights.look():
-            self.take_in(chunk)
-        verdict = self.hear()
+        verdict = self.look()
         if verdict is not None:
             return verdict
         if self.may_learn():
@@ -77,25 +46,9 @@ class Tuner:
             return "learned"
         return "waits for rows"
 
-    # ---- in: the log
-
-    def take_in(self, chunk: Chunk) -> None:
-        """Step -> Transition -> buffer; and the windows of a trial."""
-        if self.transitions is None or self.transitions.flight != chunk.flight:
-            self.transitions = transitions_of(self.spec, self.learner.carried.settings, chunk.flight)
-            # From here on rows are this flight's, those after `last`: with this the rows of every round can be made again from the logs.
-            self.session.note("flight", flight=chunk.flight, rows=self.buffer.total, last=self.buffer.last(chunk.flight))
-        self.buffer.extend(self.transitions.feed(chunk.columns))
-        if chunk.over:
-            self.buffer.extend(self.transitions.finish())
-        self.dropped = self.transitions.dropped
-        if self.attempt is not None:
-            self.read_windows(self.attempt, chunk)
-
-    def read_windows(self, attempt: Attempt, chunk: Chunk) -> None:
-        trial = self.slots.trial()
-        if trial is not None and trial[0] == attempt.identity:
-            attempt.follow(chunk, trial[1], self.spec, self.current.identity)
+    @property
+    def updates(self) -> int:
+        return self.learner.updates
 
     # ---- learning
 
@@ -127,7 +80,7 @@ class Tuner:
         """Learner -> child bundle -> the gate -> the slot folder."""
         self.asked_at = self.learner.updates
         carried = self.learner.child()
-        held = seen_by(held_rows(self.buffer.rows), self.current.identity, self.course.limits)
+        held = self.held()
         guide = self.guide(carried, held)
         evidence = self.weigh(carried, held, guide)
         told = {"round": self.number, "updates": self.learner.updates, "rows": self.buffer.total, "weights": digest(carried)}
@@ -140,10 +93,7 @@ class Tuner:
     def put_up(self, carried: Carried, held: Rows, words: dict[str, Any], guide: Guide | None = None) -> None:
         """On trial, whatever the gate says of it: that is `propose`'s question. A bench plants candidates here."""
         data = make_child(self.current, carried, held.obs / self.layout.scale, words, self.key, guide)
-        identity = read_bundle(data, (), allow_unsigned=True).identity
-        self.session.note("candidate", **words, identity=f"{identity:016x}")  # first: after a kill its trial must find its judge
-        self.slots.propose(data, self.plan())
-        self.attempt = Attempt(identity)
+        self.try_out(data, read_bundle(data, (), allow_unsigned=True).identity, words)
 
     def guide(self, carried: Carried, held: Rows) -> Guide | None:
         """Where the critics alone learn they drive too, by choosing near the actor's own action; else the child would be its parent."""
@@ -151,74 +101,7 @@ class Tuner:
             return None
         return make_guide(carried, self.learner.recipe.objective, held.obs, self.course.guidance)
 
-    def weigh(self, carried: Carried, held: Rows, guide: Guide | None = None) -> Evidence:
-        parent = read_carried(self.current.files, self.current.manifest.name)
-        return judge_offline(
-            tensors(parent.networks["actor"]), tensors(carried.networks["actor"]), tensors(carried.networks["critics"]),
-            self.learner.recipe.objective, held.obs, time_blocks(held.t_host_ns, BLOCK_S), self.layout.clip * self.layout.scale,
-            self.course.limits, guides=(self.current.guide, guide),
-        )  # fmt: skip
-
-    def plan(self) -> TrialPlan:
-        course, hz = self.course, self.spec.rates.control_hz
-        simulated, own = self.learner.carried.anchors["obs"], upright(self.buffer.rows)
-        low, high = envelope(self.spec, self.layout, simulated, own, course.envelope, course.envelope_lean)
-        return TrialPlan(
-            window_ticks=round(course.window_s * hz), pairs=course.pairs, low=tuple(low.tolist()), high=tuple(high.tolist()),
-            seed=self.number, settle_ticks=round(course.settle_s * hz), max_voids=4 * course.pairs,
-            shadow_ticks=round(course.shadow_s * hz), approach_ticks=round(course.approach_s * hz),
-            max_shadow_shift=course.limits.shift_mean if course.shadow_s else None, habit=habit(self.layout, own),
-        )  # fmt: skip
-
-    # ---- what the trial says
-
-    def hear(self) -> str | None:
-        """The verdict on the candidate, as soon as there is one. None while it flies, or where none is on trial."""
-        attempt = self.attempt
-        if attempt is None:
-            return None
-        gone = self.gone(attempt.identity)  # first: the loop says that it took one off before it takes it away
-        judged = attempt.judged(self.slots.outcome(), gone, self.demands)
-        return None if judged is None else self.close(attempt, judged)
-
-    def close(self, attempt: Attempt, judged: Judged) -> str:
-        """In the journal first; then the folder."""
-        self.attempt = None
-        self.session.note(
-            "verdict", identity=f"{attempt.identity:016x}", decision=judged.decision, why=judged.why, trial=judged.verdict.as_json(),
-            loop=judged.outcome.details if judged.outcome is not None else {}, windows=[window_words(window) for window in attempt.windows],
-        )  # fmt: skip
-        word = self.settle(attempt.identity, judged.decision, judged.why)
-        if judged.why.startswith(NOT_TRIED):
-            raise TunerStop(f"the loop does not try what is proposed, so there is nothing to learn for: {judged.why[len(NOT_TRIED) :]}")
-        return word
-
-    def gone(self, identity: int) -> str | None:
-        """Why the candidate is not in the folder any more, as whoever took it away said; None while it is."""
-        if self.slots.candidate() is not None:
-            return None
-        said = [event["why"] for event in self.slots.events() if event["event"] == "dropped" and event["policy"] == f"{identity:016x}"]
-        return said[-1] if said else "the candidate was taken away"
-
-    def settle(self, identity: int, decision: str, why: str) -> str:
-        """What a verdict in the journal says is done to the folder; again, if a kill came between the two."""
-        if decision == "better":
-            try:
-                self.current = self.slots.accept(why, judged=True)
-                return decision
-            except SlotsError as error:  # in the meantime the loop took it off: that is the newer word
-                decision, why = "no evidence", f"judged better, but {error}"
-                self.session.note("not accepted", identity=f"{identity:016x}", why=why)
-        self.slots.drop(f"{decision}: {why}", identity)
-        return decision
-
     # ---- reasons to end
-
-    def check_current(self) -> None:
-        """Somebody else's hand on the folder (an undo, another policy) ends the session: its learner began with another parent."""
-        now = self.slots.current()
-        if now.identity != self.current.identity:
-            raise TunerStop(f"another policy drives now ({now.manifest.name} version {now.manifest.version}); start a new session on it")
 
     def check_falls(self) -> None:
         better = {entry["identity"] for entry in self.session.of("verdict") if entry["decision"] == "better"}
@@ -228,30 +111,3 @@ class Tuner:
             raise TunerStop(
                 f"candidates made the robot fall {falls} times: no other is tried; see why (tune report), then start a new session"
             )
-
-
-def transitions_of(spec: RobotSpec, settings: dict[str, Any], flight: int) -> Transitions:
-    """`settings`: those that the policy carries."""
-    return Transitions(spec, settings["gamma"], settings["n_step"], settings["reward_scale"], spec.calibration_id, flight)
-
-
-def held_rows(rows: Rows) -> Rows:
-    held = held_out(rows).held
-    return Rows(*(np.asarray(column)[held] for column in rows))
-
-
-def seen_by(rows: Rows, identity: int, limits: Limits) -> Rows:
-    """What this policy has seen itself, where that is enough to judge by: a calm child has no business where its shaking parent was."""
-    own = np.asarray(rows.bundle_id) == np.uint64(identity)
-    if own.sum() < limits.least_observations or len(np.unique(time_blocks(rows.t_host_ns[own], BLOCK_S))) < limits.least_blocks:
-        return rows
-    return Rows(*(np.asarray(column)[own] for column in rows))
-
-
-def digest(carried: Carried) -> str:
-    """Of all networks: two learners with the same are the same, bit by bit."""
-    hash_ = hashlib.sha256()
-    for name, layers in sorted(carried.networks.items()):
-        for values in layers:
-            hash_.update(name.encode() + np.ascontiguousarray(values, np.float32).tobytes())
-    return hash_.hexdigest()[:32]

@@ -31,7 +31,7 @@ def report_of(settings: Mapping[str, Any], events: Sequence[Mapping[str, Any]], 
     decisions = [trial["decision"] for trial in trials]
     verdict = next((word for word in ("better", "worse") if word in decisions), "no evidence")
     accepted = [trial for trial in trials if trial["decision"] == "better"]
-    last = of["round"][-1] if of["round"] else {"round": 0, "rows": 0}
+    last = [{"round": 0, "rows": 0}, *of["refused"], *of["candidate"]][-1] if not of["round"] else of["round"][-1]
     return {
         "verdict": verdict, "parent": settings["parent"][:16], "recipe": settings["tuning"]["recipe"], "trials": trials,
         "accepted": len(accepted), "refused_before_a_trial": len(of["refused"]),
@@ -69,10 +69,11 @@ def mean_of(windows: Sequence[Mapping[str, Any]], who: str, name: str) -> float 
 
 def lines_of(report: Mapping[str, Any]) -> list[str]:
     """For people."""
+    learned = f"{report['updates']} updates on " if report["updates"] else ""
     lines = [
         f"{report['verdict']}: {report['accepted']} accepted of {len(report['trials'])} tried; "
         f"{report['refused_before_a_trial']} refused before a trial",
-        f"  {report['recipe']}: {report['updates']} updates on {report['rows']} rows in {report['seconds']:.0f} s; {report['ended']}",
+        f"  {report['recipe']}: {learned}{report['rows']} rows in {report['seconds']:.0f} s; {report['ended']}",
         f"  falls: {report['falls']['old']} of the old, {report['falls']['new']} of the new; a person stepped in "
         f"{report['interventions']['old']} and {report['interventions']['new']} times",
     ]
