@@ -5,7 +5,8 @@
 
 Each seed is one `edge-dsac train --robot ROBOT --seed N`, one after the other, timed as a user would time it; a seed whose run is
 finished is not repeated. Then --episodes of each policy, and of the baseline, on the robot as designed (nominal), under full domain
-randomisation and on the hidden robot. Prints a table; --json prints {"rows": [...], "goals": {...}}.
+randomisation and on the hidden robot; of a rover's collisions also how many were with something that the radar cannot have shown for a
+second, for it was behind or beside the robot. Prints a table; --json prints {"rows": [...], "goals": {...}}.
 """
 
 from __future__ import annotations
@@ -29,12 +30,38 @@ from edge_dsac.bundle.baselines import make_baseline
 from edge_dsac.cli.train import baseline_policy, parse
 from edge_dsac.learn.evaluate import evaluate
 from edge_dsac.learn.run_folder import machine, source_state
+from edge_dsac.records import Float, Outcome
 from edge_dsac.spec.robot import load_robot
+from sim.env import RobotVectorEnv
+from sim.obstacle import RADAR_HALF_ANGLE_RAD, RADAR_RANGE_M
 from sim.tasks import RobotTask
 
 EXAM_SEED = 4_000_037
 SETS = ("nominal", "full", "hidden")
 SECONDS = {"balance_bot": 10.0, "rover": 15.0}
+
+
+class WatchedTask(RobotTask):
+    """Tells of each collision whether the obstacle had been out of the radar's sight for a second."""
+
+    def begin(self, seed: int) -> Float:
+        self.out_of_sight = np.zeros(self.n, int)  # ticks
+        return super().begin(seed)
+
+    def step(self, action: Float) -> Outcome:
+        self.out_of_sight = np.where(shown_by_radar(self.env), 0, self.out_of_sight + 1)
+        outcome = super().step(action)
+        unseen = self.out_of_sight >= self.env.robot.rates.control_hz
+        outcome.info["collided_unseen"] = outcome.info["collided"] & unseen
+        return outcome
+
+
+def shown_by_radar(env: RobotVectorEnv) -> np.ndarray:
+    truth = env.rollout.plant.truth()
+    offset = env.rollout.plant.obstacle.position_m - truth.position_m
+    bearing = np.arctan2(offset[:, 1], offset[:, 0]) - truth.heading_rad
+    ahead = np.abs(np.arctan2(np.sin(bearing), np.cos(bearing))) <= RADAR_HALF_ANGLE_RAD
+    return np.asarray(ahead & (np.hypot(*offset.T) <= RADAR_RANGE_M))
 
 
 def learn(robot: str, seed: int, folder: Path, words: list[str]) -> float:
@@ -52,7 +79,7 @@ def examine(robot: str, policy_file: Path | None, ranges: str, episodes: int) ->
     """A policy, or the baseline, in the same episodes."""
     spec = load_robot(robot)
     options = replace(parse(["--robot", robot]).episode, randomization=ranges, seconds=SECONDS.get(robot, 10.0))
-    task = RobotTask(spec, episodes, options)
+    task = WatchedTask(spec, episodes, options)
     if policy_file is None:
         policy = baseline_policy(make_baseline(spec), task)
     else:
@@ -67,7 +94,7 @@ def row_of(name: str, seconds: float | None, exams: dict[str, dict[str, float]])
 
 def table(rows: list[dict[str, Any]], with_path: bool) -> str:
     head = f"{'':14} {'seconds':>8}" + "".join(
-        f" | {ranges:>8} {'survival':>8}" + (f" {'hit':>5} {'off path':>8}" if with_path else "") for ranges in SETS
+        f" | {ranges:>8} {'survival':>8}" + (f" {'hit':>5} {'unseen':>6} {'off path':>8}" if with_path else "") for ranges in SETS
     )
     lines = [head]
     for row in rows:
@@ -76,7 +103,7 @@ def table(rows: list[dict[str, Any]], with_path: bool) -> str:
             figures = row[ranges]
             cells += f" | {figures['mean']:8.1f} {figures['survival']:8.2f}"
             if with_path:
-                cells += f" {figures['collided']:5.2f} {figures['off_path_m']:6.3f} m"
+                cells += f" {figures['collided']:5.2f} {figures['collided_unseen']:6.2f} {figures['off_path_m']:6.3f} m"
         seconds = f"{row['seconds']:8.0f}" if row["seconds"] is not None else f"{'':8}"
         lines.append(f"{row['who']:14} {seconds}{cells}")
     return "\n".join(lines)
@@ -92,6 +119,7 @@ def goals_of(robot: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "collision-free episodes, mean over seeds, full randomisation, wanted >= 0.9": float(np.mean(free)),
             "its 95 % interval, half": half,
+            "collisions with something the radar had not shown for 1 s": float(np.mean([row["full"]["collided_unseen"] for row in learnt])),
             "mean path error in m, nominal": float(np.mean([row["nominal"]["off_path_m"] for row in learnt])),
         }
     return {
