@@ -7,6 +7,7 @@ from tuning_fixture import MadeUpFlights, flown, liked, policy_of, small_carried
 from edge_dsac.bundle.slot_folder import SlotsError, Stage
 from edge_dsac.bundle.slots import create_slots
 from edge_dsac.learn.buffer import Buffer
+from edge_dsac.learn.carried import carried_files
 from edge_dsac.learn.course import Course, TunerStop
 from edge_dsac.learn.session import Session
 from edge_dsac.learn.visitor import Visit
@@ -78,6 +79,15 @@ def test_what_its_own_critics_do_not_like_never_drives(home):
     assert ready.slots.candidate() is None
     with pytest.raises(TunerStop, match="refused before a trial"):
         ready.killed().improve()
+
+
+def test_the_actor_that_would_drive_must_be_the_one_that_was_judged(home):
+    ready = home()
+    other = carried_files(liked(ready.carried, 0.6)).items()
+    ready.data = policy_of(ready.spec, liked(ready.carried), version=4, parent=ready.parent.manifest.sha256, more=other)
+    with pytest.raises(TunerStop, match=r"its actor and the one that its critics know differ by 0\.\d+ of an action"):
+        ready.killed().improve()
+    assert ready.slots.candidate() is None
 
 
 def test_it_waits_until_the_robot_has_seen_enough(home):
