@@ -50,6 +50,18 @@ def numbers(rounds):
     ]
 
 
+def test_on_one_core_one_thread_does_the_same_in_turn(tmp_path, monkeypatch):
+    overlapped = trainer_in(tmp_path / "overlapped")
+    told = finish(overlapped)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    threads = []
+    monkeypatch.setattr("edge_dsac.learn.trainer.ThreadPoolExecutor", lambda *more, **named: threads.append(more))
+    in_turn = trainer_in(tmp_path / "in turn")
+    assert numbers(finish(in_turn)) == numbers(told)
+    assert fingerprint(in_turn) == fingerprint(overlapped)
+    assert threads == []
+
+
 # Stopped and gone on
 
 

@@ -6,6 +6,8 @@ must stay true: the order of rows and the draw from them follow from the calls a
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -19,6 +21,8 @@ class Replay:
             return torch.empty((capacity, *width), dtype=torch.float32, device=device)  # pages are touched as they fill
 
         self.rows = Batch(column(obs), column(act), column(), column(obs), column(), column())
+        # The same memory as numpy sees it, which writes a row in a tenth of the time.
+        self.places: list[Any] = [column.numpy() if device == "cpu" else column for column in self.rows]
         self.capacity, self.device = capacity, device
         self.total = 0  # rows ever added
 
@@ -33,10 +37,11 @@ class Replay:
             raise ValueError(f"replay: {count} rows at once do not fit in {self.capacity}")
         start = self.total % self.capacity
         first = min(count, self.capacity - start)
-        for column, new in zip(self.rows, rows, strict=True):
-            values = torch.as_tensor(new)
-            column[start : start + first] = values[:first]
-            column[: count - first] = values[first:]
+        for place, new in zip(self.places, rows, strict=True):
+            values = new if self.device == "cpu" else torch.as_tensor(new)
+            place[start : start + first] = values[:first]
+            if first < count:
+                place[: count - first] = values[first:]
         self.total += count
 
     def sample(self, count: int, generator: torch.Generator) -> Batch:

@@ -2,7 +2,8 @@
 
 A round begins from (seed, round) and the last checkpoint alone: new episodes, new random generators. So a run that was
 killed and goes on ends bit-identical to one that was not. Within a round, one thread lives in the world with the policy of
-the beat's beginning while this one updates on the replay of the beat's beginning: overlapped, and still repeatable.
+the beat's beginning while this one updates on the replay of the beat's beginning: overlapped, and still repeatable. On a
+single core one does what the other would, in turn: the same numbers.
 Where there are rows of robots' logs too, every batch is made of both (mixed.py).
 Knows no simulator, no screen and no file format.
 """
@@ -10,9 +11,10 @@ Knows no simulator, no screen and no file format.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -121,6 +123,15 @@ class Round:
     is_best: bool
 
 
+class InTurn(Executor):
+    """In the place of the collector's thread where there is one core for both: there two would only stand in each other's way."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(call(*args, **named))
+        return done
+
+
 EXPLORE, SAMPLE, NOISE, EPISODES, PARAMETERS = range(5)  # what is random
 
 
@@ -170,15 +181,21 @@ class Trainer:
 
     def run(self, on_round: Callable[[Round], None], on_update: Callable[[int, int], None]) -> None:
         """`on_update(updates, env_steps)` is called often; it must be quick."""
+        if len(os.sched_getaffinity(0)) == 1:
+            self.train(InTurn(), on_round, on_update)
+            return
         with ThreadPoolExecutor(1, "collector", initializer=torch.set_num_threads, initargs=(1,)) as living:
             living.submit(int).result()
             torch.set_num_threads(self.threads)  # the collector's one is its own
-            while self.progress.updates < self.learning.updates:
-                done = self.train_round(living, on_update)
-                if done:
-                    on_round(done)
+            self.train(living, on_round, on_update)
 
-    def train_round(self, living: ThreadPoolExecutor, on_update: Callable[[int, int], None]) -> Round | None:
+    def train(self, living: Executor, on_round: Callable[[Round], None], on_update: Callable[[int, int], None]) -> None:
+        while self.progress.updates < self.learning.updates:
+            done = self.train_round(living, on_update)
+            if done:
+                on_round(done)
+
+    def train_round(self, living: Executor, on_update: Callable[[int, int], None]) -> Round | None:
         """None on all ranks but the first, which speaks for them."""
         learning, number, rank = self.learning, self.progress.round, self.ranks.rank
         explore, sample, noise = (stream(learning.seed, number, purpose, rank) for purpose in (EXPLORE, SAMPLE, NOISE))
