@@ -18,7 +18,8 @@ from edge_dsac.bundle.slots import Slots, create_slots
 from edge_dsac.cli.fieldwork import Fieldwork, add_field_arguments
 from edge_dsac.cli.main import main
 from edge_dsac.cli.tuning import Budget, be_modest, course_of, tuning_of
-from edge_dsac.cli.tuning_place import comparable, session_folder
+from edge_dsac.cli.tuning_place import comparable, rows_folder, session_folder
+from edge_dsac.learn.buffer import lock
 from edge_dsac.learn.child import make_child
 from edge_dsac.learn.course import Course
 from edge_dsac.learn.learner import Tuning
@@ -226,6 +227,10 @@ def test_a_policy_that_was_made_elsewhere_is_refused_or_waits_for_its_trial(bot,
     code, said = tried(0.3, "cd" * 32)
     assert (code, "was made from cdcd" in said) == (3, True)
     assert not (tmp_path / "slots" / "tuning").exists()
+    with lock(rows_folder(tmp_path / "slots" / "tuning", bot)):  # as a tuner that is at work
+        code, said = tried(0.3, parent.manifest.sha256)
+    assert (code, "stop that tuner first" in said) == (1, True)
+    assert not list((tmp_path / "slots" / "tuning").glob("session-*"))
     code, said = tried(-0.3, parent.manifest.sha256)
     assert (code, "refused before a trial: no gain by the critics" in said) == (3, True)
     assert slots.candidate() is None

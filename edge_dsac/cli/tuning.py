@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_dsac.bundle.keyring import board_key, key_folder
-from edge_dsac.bundle.package import read_bundle
+from edge_dsac.bundle.package import Bundle, read_bundle
 from edge_dsac.bundle.slot_folder import FLIGHT, name_of
 from edge_dsac.cli.signals import StopFlag
 from edge_dsac.cli.tuning_place import clock, comparable, opened, parent_of, rows_folder, session_folder, status_of, tell
@@ -28,6 +28,7 @@ from edge_dsac.learn.journal import lived_s
 from edge_dsac.steplog import Chunk, Follower
 
 if TYPE_CHECKING:
+    from edge_dsac.learn.buffer import Buffer
     from edge_dsac.learn.tuner import Tuner
     from edge_dsac.learn.visitor import Visit
 
@@ -125,7 +126,6 @@ def see_through(tuner: Tuner | Visit, budget: Budget) -> str:
 
 def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     from edge_dsac.learn.ahead import machine
-    from edge_dsac.learn.buffer import Buffer
     from edge_dsac.learn.carried import read_carried
     from edge_dsac.learn.compiled import prepare
     from edge_dsac.learn.course import Course
@@ -139,23 +139,20 @@ def make_tuner(args: argparse.Namespace, budget: Budget) -> Tuner:
     place = args.slots / "tuning"
     folder = session_folder(place, args.resume)
     parent = parent_of(slots, folder, args.resume)
-    carried, spec, sizes = read_carried(parent.files, parent.manifest.name), parent.spec, parent.actor.sizes
+    carried = read_carried(parent.files, parent.manifest.name)
     tuning, course = Tuning(**tuning_of(args)), Course(**course_of(args))
     step = update_of(args.compile, Learner(carried, tuning))
     words = {
         "parent": parent.manifest.sha256, "tuning": asdict(tuning), "compiled": step is not None, "course": asdict(course),
         "rows": [args.rows, args.keep],
     }  # fmt: skip
+    buffer, flights = robots_own(args, budget, parent, carried.settings)  # first: where a tuner is at work this ends here
     session = Session(folder, words, args.resume)
     session.note("machine", **machine(Learner(carried, tuning), step is not None))
-    fingerprint = comparable(spec, carried.settings)
-    buffer = Buffer(rows_folder(place, spec), sizes[0], sizes[-1], args.rows, args.keep, fingerprint=fingerprint)
-    flights = Heard(Follower(args.slots / FLIGHT, spec), budget, 1_000_000_000 // spec.rates.control_hz)
     return Tuner(slots, session, Learner(carried, tuning, step), buffer, flights, key, course)
 
 
 def make_visit(args: argparse.Namespace, budget: Budget) -> Visit:
-    from edge_dsac.learn.buffer import Buffer
     from edge_dsac.learn.carried import read_carried
     from edge_dsac.learn.compiled import prepare
     from edge_dsac.learn.course import Course
@@ -173,11 +170,19 @@ def make_visit(args: argparse.Namespace, budget: Budget) -> Visit:
         "parent": visitor.manifest.parent, "candidate": visitor.manifest.sha256, "tuning": {"recipe": ELSEWHERE, "round_updates": 0},
         "course": asdict(course), "rows": [args.rows, args.keep],
     }  # fmt: skip
-    session, spec, sizes = Session(folder, words, args.resume), current.spec, current.actor.sizes
-    fingerprint = comparable(spec, read_carried(current.files, current.manifest.name).settings)
-    buffer = Buffer(rows_folder(place, spec), sizes[0], sizes[-1], args.rows, args.keep, fingerprint=fingerprint)
-    flights = Heard(Follower(args.slots / FLIGHT, spec), budget, 1_000_000_000 // spec.rates.control_hz)
+    buffer, flights = robots_own(args, budget, current, read_carried(current.files, current.manifest.name).settings)
+    session = Session(folder, words, args.resume)
     return Visit(slots, session, data, buffer, flights, course)
+
+
+def robots_own(args: argparse.Namespace, budget: Budget, policy: Bundle, settings: dict[str, Any]) -> tuple[Buffer, Heard]:
+    """The rows that the robot has lived through, and its flights from now on. `settings`: those that the policy carries."""
+    from edge_dsac.learn.buffer import Buffer
+
+    spec, sizes = policy.spec, policy.actor.sizes
+    folder = rows_folder(args.slots / "tuning", spec)
+    buffer = Buffer(folder, sizes[0], sizes[-1], args.rows, args.keep, fingerprint=comparable(spec, settings))
+    return buffer, Heard(Follower(args.slots / FLIGHT, spec), budget, 1_000_000_000 // spec.rates.control_hz)
 
 
 def tuning_of(args: argparse.Namespace) -> dict[str, Any]:
