@@ -22,7 +22,8 @@ from edge_dsac.bundle.actor import NONLINEARITY
 from edge_dsac.bundle.codegen import make_c
 from edge_dsac.bundle.integer import LEAST_RANGE_BITS, MOST_RANGE_BITS, IntegerError, clip, make_integer, nonlinear
 from edge_dsac.bundle.native_engine import NativeActor, NativeError, NativeNetwork
-from edge_dsac.bundle.targets import TARGETS, CompileError, best_target, compile_actor, compile_for_all, cpu_flags
+from edge_dsac.bundle.processor import cpu_flags
+from edge_dsac.bundle.targets import TARGETS, CompileError, best_target, compile_actor, compile_for_all
 from edge_dsac.records import Observation
 
 ROBOT, PAPER = (14, 64, 64, 2), (17, 256, 256, 256, 6)

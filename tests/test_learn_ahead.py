@@ -59,7 +59,7 @@ def test_the_name_says_what_the_object_depends_on():
 def test_a_new_torch_or_processor_has_a_name_of_its_own(monkeypatch):
     order = order_of(small_learner())
     name = order.name
-    monkeypatch.setattr(ahead, "processor", lambda: "another")
+    monkeypatch.setattr(ahead, "cpu_kind", lambda: "another")
     other = order.name
     monkeypatch.setattr(torch, "__version__", "0.0")
     assert len({name, other, order.name}) == 3

@@ -36,6 +36,7 @@ from edge_dsac.bundle.codegen import make_c
 from edge_dsac.bundle.integer import make_integer
 from edge_dsac.bundle.native_engine import NativeNetwork
 from edge_dsac.bundle.numpy_engine import NumpyMlp
+from edge_dsac.bundle.processor import cpu_name
 from edge_dsac.bundle.targets import TARGETS, best_target, compile_actor
 from edge_dsac.loop.control import Conduct, ControlLoop
 from edge_dsac.loop.flight import phase_target_ns
@@ -273,11 +274,8 @@ def growth(rig: Rig, ticks: int = 100_000) -> dict[str, int]:
 
 
 def machine() -> dict[str, Any]:
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "unknown"
-    )
     return {
-        "cpu": model,
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),

@@ -33,6 +33,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from edge_dsac.bundle.processor import cpu_flags
 from edge_dsac.learn.run_folder import machine
 
 OURS = ("dsac_t/eager", "dsac_t/compiled", "sac/compiled", "dsac_t_bf16/compiled")
@@ -70,9 +71,9 @@ def summary(times: dict[str, list[list[float]]], more: dict[str, dict[str, float
     return {"update_ms": update_ms, "ratio": ratios}
 
 
-def reason_to_skip(what: str, size: str, cpu_flags: str, installed: Callable[[str], bool]) -> str:
+def reason_to_skip(what: str, size: str, flags: frozenset[str], installed: Callable[[str], bool]) -> str:
     """Empty: it can run."""
-    if what.startswith("dsac_t_bf16") and not {"avx512_bf16", "amx_bf16"} & set(cpu_flags.split()):
+    if what.startswith("dsac_t_bf16") and not {"avx512_bf16", "amx_bf16"} & flags:
         return "the processor has neither avx512_bf16 nor amx_bf16"
     if what in PEERS and size != "paper":
         return "peers are timed at the paper's size only"
@@ -359,11 +360,6 @@ def child(args: argparse.Namespace) -> None:
         serve_updates(child_peer(what, int(threads)) if what in PEERS else child_ours(what, args.size, int(threads)))
 
 
-def flags_of_the_cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line for line in lines if line.startswith("flags")), "")
-
-
 def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
@@ -387,7 +383,7 @@ def main() -> int:
     if args.child:
         child(args)
         return 0
-    out, flags = sys.stderr if args.json else sys.stdout, flags_of_the_cpu()
+    out, flags = sys.stderr if args.json else sys.stdout, cpu_flags()
     times: dict[str, Any] = {}
     more: dict[str, Any] = {}
     skipped: dict[str, str] = {}

@@ -10,11 +10,11 @@ import ctypes
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from edge_dsac.bundle.processor import board_model
+
 LIBRARY = "libcuda.so.1"  # comes with the driver, never with a toolkit
-DEVICE_TREE_MODEL = Path("/proc/device-tree/model")  # "NVIDIA Jetson Orin Nano Developer Kit"; absent on a PC
 SM_MAJOR, SM_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_* of cuda.h
 NAME_BYTES = 256
 
@@ -36,14 +36,6 @@ class NoDevice:
 
 def open_libcuda() -> Any:
     return ctypes.CDLL(LIBRARY)
-
-
-def board_model(path: Path = DEVICE_TREE_MODEL) -> str:
-    """What the board calls itself; on a machine without a device tree its processor."""
-    try:
-        return path.read_bytes().rstrip(b"\0").decode(errors="replace").strip()
-    except OSError:
-        return platform.machine()
 
 
 def find_device(open_library: Callable[[], Any] = open_libcuda, board: Callable[[], str] = board_model) -> Device | NoDevice:
@@ -69,4 +61,4 @@ def find_device(open_library: Callable[[], Any] = open_libcuda, board: Callable[
     )
     if any(codes):
         return NoDevice(f"the NVIDIA driver does not describe its GPU: it answered {codes}")
-    return Device(name.value.decode(errors="replace"), 10 * major.value + minor.value, driver.value, board())
+    return Device(name.value.decode(errors="replace"), 10 * major.value + minor.value, driver.value, board() or platform.machine())

@@ -15,8 +15,9 @@ import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+
+from edge_dsac.bundle.processor import cpu_flags
 
 # -g0: what a debugger would read names the temporary folder, and the same actor would give other bytes each time.
 COMMON = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-ffreestanding", "-nostdlib", "-fno-sanitize=all", "-g0")
@@ -87,13 +88,3 @@ def best_target(present: Iterable[str], machine: str = "", flags: frozenset[str]
         if target.file in files and target.machine == machine and target.flags <= flags:
             return target
     return None
-
-
-@cache
-def cpu_flags() -> frozenset[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return frozenset()
-    lines = (line.partition(":") for line in text.splitlines())
-    return frozenset(word for name, _, words in lines if name.strip() in ("flags", "Features") for word in words.split())

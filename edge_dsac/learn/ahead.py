@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from edge_dsac.bundle.processor import cpu_kind
 from edge_dsac.learn.learner import Learner, Step, Tuning
 from edge_dsac.learn.losses import Batch, Noise
 from edge_dsac.learn.tuning import Fixtures, Recipe, TuneFigures, TuneState, tune
@@ -49,18 +50,10 @@ class Order:
     def name(self) -> str:
         here = Path(__file__).parent
         depends = [
-            json.dumps(asdict(self), sort_keys=True), torch.__version__, platform.machine(), processor(), sys.version,
+            json.dumps(asdict(self), sort_keys=True), torch.__version__, platform.machine(), cpu_kind(), sys.version,
             *((here / name).read_text() for name in SOURCES),
         ]  # fmt: skip
         return hashlib.sha256("\0".join(depends).encode()).hexdigest()[:24]
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))
 
 
 def order_of(learner: Learner) -> Order:
@@ -73,7 +66,7 @@ def order_of(learner: Learner) -> Order:
 def machine(learner: Learner, is_compiled: bool) -> dict[str, str]:
     """What the last bits of an update depend on besides its numbers; `update` names what was compiled, and from what."""
     return {
-        "torch": torch.__version__, "numpy": np.__version__, "processor": hashlib.sha256(processor().encode()).hexdigest()[:16],
+        "torch": torch.__version__, "numpy": np.__version__, "processor": hashlib.sha256(cpu_kind().encode()).hexdigest()[:16],
         "update": order_of(learner).name if is_compiled else "not compiled",
     }  # fmt: skip
 

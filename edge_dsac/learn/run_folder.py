@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from edge_dsac import __version__
+from edge_dsac.bundle.processor import cpu_name
 from edge_dsac.learn.evaluate import ValueCheck
 from edge_dsac.learn.trainer import Round
 
@@ -121,13 +122,8 @@ def source_state() -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
+    """The last bits of what is learnt depend on it, and so in the end which policy comes out."""
     return {
         "python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__, "system": platform.platform(),
         "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(), "cpu": cpu_name(),
     }  # fmt: skip
-
-
-def cpu_name() -> str:
-    """The last bits of what is learnt depend on it, and so in the end which policy comes out."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")

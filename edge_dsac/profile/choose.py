@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_dsac.bundle.processor import board_model, cpu_name
 from edge_dsac.profile.histogram import Histogram
 from edge_dsac.profile.measure import CONDITIONS
 
@@ -72,16 +73,4 @@ def load_choice(policy: Path, identity: int) -> tuple[str | None, str]:
 
 def machine_name() -> str:
     """What a choice depends on: the processor, not the host's name."""
-    try:
-        board = Path("/proc/device-tree/model").read_text().rstrip("\0\n")
-    except OSError:
-        lines = (line.partition(":") for line in cpuinfo().splitlines())
-        board = next((value.strip() for name, _, value in lines if name.strip() == "model name"), "unknown processor")
-    return f"{board} ({platform.machine()}, {os.cpu_count()} cores)"
-
-
-def cpuinfo() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
+    return f"{board_model() or cpu_name()} ({platform.machine()}, {os.cpu_count()} cores)"
