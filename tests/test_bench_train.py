@@ -43,13 +43,13 @@ def test_the_json_has_times_ratios_and_what_was_skipped():
 
 def test_whole_training_is_compared_turn_by_turn():
     def turns(*speeds):
-        return [{"steps_per_s": speed, "before_s": 1.0} for speed in speeds]
+        return {"steps_per_s": list(speeds), "before_s": 1.0}
 
     found = {"Hop/1/dsac_t": turns(90.0, 60.0, 50.0), "Hop/1/sb3_sac": turns(45.0, 20.0, 40.0), "Hop/1/sbx_sac": {"skipped": "not here"}}
     result = bench_train.told(found)
-    assert result["end_to_end"]["Hop/1/dsac_t"] == {"steps_per_s": 60.0, "before_s": 1.0, "runs": 3}
+    assert result["end_to_end"]["Hop/1/dsac_t"] == {"steps_per_s": 60.0, "before_s": 1.0, "turns": 3}
     assert result["end_to_end"]["Hop/1/sbx_sac"] == {"skipped": "not here"}
-    assert result["end_to_end_ratio"] == {"Hop/1/dsac_t over sb3_sac": 2.0}  # of 2.0, 3.0 and 1.25
+    assert result["end_to_end_ratio"] == {"Hop/1/dsac_t over sb3_sac": {"p10": 1.4, "p50": 2.0, "p90": 2.8}}  # of 2.0, 3.0 and 1.25
 
 
 def test_what_cannot_run_says_why():

@@ -1,7 +1,7 @@
 """What an update of learning costs, beside stable-baselines3's SAC (torch, eager) and sbx's SAC (JAX, compiled).
 
     python tools/bench_train.py [--threads 1 2] [--rounds 8] [--json] [--out bench/train.json]
-    python tools/bench_train.py --end-to-end [--updates 1500] [--repeats 3]
+    python tools/bench_train.py --end-to-end [--turns 40] [--updates 50]
 
 Observation 17, action 6, three layers of 256, batch 256 (--size robot: 14, 2, critics 128-128, actor 64-64; ours only). Sampling
 the replay and drawing the noise are part of an update, here and there. A time is the mean of two updates in a row, because DSAC-T
@@ -9,8 +9,9 @@ moves its actor in every second one; `sac` is our own code in SAC's form (delay 
 Every configuration is a process of its own with pinned threads; they take turns, round by round, so that what else runs on the
 machine hits all of them. A ratio is the median over rounds of the ratios of the rounds' medians: above 1, ours is quicker.
 `cpu_p50` is processor time, which a busy neighbour disturbs less; `first_s` is the first four updates, compiling included.
---end-to-end: steps/s of whole training on one thread, from the 20th update on, at one and at 20 steps per update; held on one core, as
-ours would else collect on another while it learns. `end_to_end_ratio` is the median over turns. With --rounds 0 nothing but that.
+--end-to-end: steps/s of whole training on one thread, from the 20th update on, at one and at 20 steps per update. All are held on one
+core (ours would else collect on another while it learns) and move in turns of half a second or two; `end_to_end_ratio` is of steps/s,
+turn by turn: the median, the tenth and the ninetieth percentile. With --rounds 0 nothing but that.
 What is not installed, or what this processor has not, is listed as skipped, with the reason.
 """
 
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ SIZES = {"paper": (17, 6, (256, 256, 256), (256, 256, 256)), "robot": (14, 2, (1
 TASKS = ("Hopper-v5", "HalfCheetah-v5")
 ROWS, WARM, BEGIN_AT = 100_000, 4, 20
 WARMUP_STEPS = 1000
+ENDLESS = 1 << 40
 
 
 # ---- figures: pure
@@ -245,29 +248,26 @@ def time_updates(names: list[str], size: str, rounds: int, updates: int, out: An
 
 
 class Stop(Exception):
-    """The updates are done; nothing is to be evaluated."""
+    """Nobody asks any more; nothing is to be evaluated."""
 
 
 class Meter:
-    """Steps/s between the 20th update and the last; before it everything is compiled."""
+    """A training that lives from turn to turn: when the updates of one are done, it says what they took and waits for the next number."""
 
-    def __init__(self, updates: int) -> None:
-        self.updates, self.started = updates, time.perf_counter()
-        self.begun: tuple[float, int] | None = None
+    def __init__(self) -> None:
+        self.goal, self.steps, self.begun = BEGIN_AT, 0, time.perf_counter()  # what comes before it, compiling too, is the first answer
 
     def at(self, updates: int, steps: int) -> None:
-        if self.begun is None and updates >= BEGIN_AT:
-            self.begun = time.perf_counter(), steps
-        if updates >= self.updates:
+        if updates < self.goal:
+            return
+        print(json.dumps({"seconds": time.perf_counter() - self.begun, "steps": steps - self.steps}), flush=True)
+        line = sys.stdin.readline()
+        if not line:
             raise Stop
-
-    def result(self, steps: int) -> dict[str, float]:
-        assert self.begun is not None
-        begun, first = self.begun
-        return {"steps_per_s": round((steps - first) / (time.perf_counter() - begun), 1), "before_s": round(begun - self.started, 2)}
+        self.goal, self.steps, self.begun = updates + int(line), steps, time.perf_counter()
 
 
-def live_ours(task: str, steps_per_update: int, updates: int) -> dict[str, float]:
+def live_ours(task: str, steps_per_update: int) -> None:
     from edge_dsac.cli.train import ALGORITHMS, overlay
     from edge_dsac.learn.compiled import make_updater, prepare
     from edge_dsac.learn.trainer import Learning, Trainer
@@ -277,24 +277,14 @@ def live_ours(task: str, steps_per_update: int, updates: int) -> dict[str, float
 
     prepare(1)
     rates = overlay(Rates(), ALGORITHMS["dsac-t"], "dsac-t")
-    learning = Learning(updates + 1, updates + 1, steps_per_update=steps_per_update, warmup_steps=WARMUP_STEPS, rates=rates)
+    learning = Learning(ENDLESS, ENDLESS, steps_per_update=steps_per_update, warmup_steps=WARMUP_STEPS, rates=rates)
     nowhere: Any = None
+    meter = Meter()
     trainer = Trainer(learning, Tasks(None, task, EpisodeOptions(), False), make_updater(rates, True, "cpu"), nowhere, {})
-    meter, steps = Meter(updates), 0
-
-    def on_update(done: int, env_steps: int) -> None:
-        nonlocal steps
-        steps = env_steps
-        meter.at(done, env_steps)
-
-    try:
-        trainer.run(void, on_update)
-    except Stop:
-        pass
-    return meter.result(steps)
+    trainer.run(void, meter.at)
 
 
-def live_peer(what: str, task: str, steps_per_update: int, updates: int) -> dict[str, float]:
+def live_peer(what: str, task: str, steps_per_update: int) -> None:
     from stable_baselines3.common.callbacks import BaseCallback
 
     class Watch(BaseCallback):  # type: ignore[misc]
@@ -302,47 +292,55 @@ def live_peer(what: str, task: str, steps_per_update: int, updates: int) -> dict
             meter.at((self.num_timesteps - WARMUP_STEPS - 1) // steps_per_update, self.num_timesteps)
             return True
 
+    meter = Meter()
     model = make_peer(
         what, task, 1, SIZES["paper"][2], learning_starts=WARMUP_STEPS, train_freq=steps_per_update, gradient_steps=1
     )  # fmt: skip
-    meter = Meter(updates)
+    model.learn(ENDLESS, callback=Watch())
+
+
+def end_to_end(updates: int, turns: int, skip: Callable[[str], str], out: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for steps, peers in (("1", tuple(PEERS)), ("20", ("sb3_sac",))):
+        for task in TASKS:
+            case = f"{task}/{steps} steps per update"
+            found |= {f"{case}/{who}": {"skipped": skip(who)} for who in peers if skip(who)}
+            found |= live_in_turn(case, task, steps, ["dsac_t", *(who for who in peers if not skip(who))], updates, turns, out)
+    return found
+
+
+def live_in_turn(case: str, task: str, steps: str, who: list[str], updates: int, turns: int, out: Any) -> dict[str, Any]:
+    """All of them stand on one core, and one moves at a time."""
+    children, found = [], {}
     try:
-        model.learn(1 << 40, callback=Watch())
-    except Stop:
-        pass
-    return meter.result(model.num_timesteps)
-
-
-def end_to_end(updates: int, repeats: int, skip: Callable[[str], str], out: Any) -> dict[str, Any]:
-    cases = [(task, "1", who) for task in TASKS for who in ("dsac_t", "sb3_sac", "sbx_sac")]
-    cases += [(task, "20", who) for task in TASKS for who in ("dsac_t", "sb3_sac")]
-    found: dict[str, Any] = {f"{task}/{steps} steps per update/{who}": [] for task, steps, who in cases}
-    for _ in range(repeats):
-        for (task, steps, who), name in zip(cases, found, strict=True):
-            if skip(who):
-                found[name] = {"skipped": skip(who)}
-                continue
-            child = Child(f"{who}/1", "--task", task, "--steps-per-update", steps, "--updates", str(updates))
-            found[name].append(child.answer())
+        for name in who:
+            children.append(Child(f"{name}/1", "--task", task, "--steps-per-update", steps))
+            found[f"{case}/{name}"] = {"before_s": round(children[-1].answer()["seconds"], 2), "steps_per_s": []}
+        for number in range(turns):
+            for k in [(number + i) % len(who) for i in range(len(who))]:
+                said = children[k].ask(updates)
+                found[f"{case}/{who[k]}"]["steps_per_s"].append(said["steps"] / said["seconds"])
+    finally:
+        for child in children:
             child.close()
-            print(name, found[name][-1], file=out, flush=True)
+    for name, its in found.items():
+        print(f"{name}: {np.median(its['steps_per_s']):.1f} steps/s", file=out, flush=True)
     return found
 
 
 def told(found: dict[str, Any]) -> dict[str, Any]:
-    """What --json prints of `end_to_end`: `found` holds a list of turns, or why there is none."""
+    """What --json prints of `end_to_end`: of each, the steps/s of its turns, or why there are none."""
     medians, ratios = {}, {}
-    for name, runs in found.items():
-        if not isinstance(runs, list):
-            medians[name] = runs
+    for name, its in found.items():
+        if "skipped" in its:
+            medians[name] = its
             continue
-        medians[name] = {key: round(float(np.median([run[key] for run in runs])), 2) for key in runs[0]} | {"runs": len(runs)}
+        speeds = np.array(its["steps_per_s"])
+        medians[name] = {"steps_per_s": round(float(np.median(speeds)), 1), "before_s": its["before_s"], "turns": len(speeds)}
         case, _, who = name.rpartition("/")
         if who in PEERS:
-            pairs = zip(found[f"{case}/dsac_t"], runs, strict=True)
-            ratios[f"{case}/dsac_t over {who}"] = round(
-                float(np.median([ours["steps_per_s"] / its["steps_per_s"] for ours, its in pairs])), 3
-            )
+            p10, p50, p90 = np.percentile(np.array(found[f"{case}/dsac_t"]["steps_per_s"]) / speeds, [10, 50, 90])
+            ratios[f"{case}/dsac_t over {who}"] = {"p10": round(float(p10), 3), "p50": round(float(p50), 3), "p90": round(float(p90), 3)}
     return {"end_to_end": medians, "end_to_end_ratio": ratios}
 
 
@@ -354,8 +352,8 @@ def child(args: argparse.Namespace) -> None:
     if args.task:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         ours = what == "dsac_t"
-        words = (args.task, args.steps_per_update, args.updates)
-        print(json.dumps(live_ours(*words) if ours else live_peer(what, *words)), flush=True)
+        with suppress(Stop):
+            live_ours(args.task, args.steps_per_update) if ours else live_peer(what, args.task, args.steps_per_update)
     else:
         serve_updates(child_peer(what, int(threads)) if what in PEERS else child_ours(what, args.size, int(threads)))
 
@@ -371,9 +369,9 @@ def main() -> int:
     parser.add_argument("--size", choices=list(SIZES), default="paper", help="of the networks (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=8, help="turns of each configuration (default: %(default)s; 0: none)")
     parser.add_argument("--round-updates", type=int, default=40, help="timed updates of a turn (default: %(default)s)")
-    parser.add_argument("--end-to-end", action="store_true", help="whole training as well: some 30 minutes")
-    parser.add_argument("--updates", type=int, default=1500, help="of --end-to-end (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="of --end-to-end (default: %(default)s)")
+    parser.add_argument("--end-to-end", action="store_true", help="whole training as well: some 10 minutes")
+    parser.add_argument("--turns", type=int, default=40, help="of --end-to-end (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=50, help="of a turn of --end-to-end (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output; progress on standard error")
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -396,7 +394,7 @@ def main() -> int:
             whole.update(part)
     result = summary(times, more, skipped)
     if args.end_to_end:
-        result |= told(end_to_end(args.updates, args.repeats, lambda who: reason_to_skip(who, "paper", flags, installed), out))
+        result |= told(end_to_end(args.updates, args.turns, lambda who: reason_to_skip(who, "paper", flags, installed), out))
     for name, value in [*result["update_ms"].items(), *result["ratio"].items(), *result.get("end_to_end_ratio", {}).items()]:
         print(f"{name:44} {value}", file=out)
     result |= {"command": " ".join(["python", *sys.argv]), "date": date.today().isoformat(), "machine": machine()}
