@@ -1,6 +1,7 @@
 """The benchmark of the update: its figures by hand, and one small run of our own; peers are not needed."""
 
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -50,6 +51,21 @@ def test_whole_training_is_compared_turn_by_turn():
     assert result["end_to_end"]["Hop/1/dsac_t"] == {"steps_per_s": 60.0, "before_s": 1.0, "turns": 3}
     assert result["end_to_end"]["Hop/1/sbx_sac"] == {"skipped": "not here"}
     assert result["end_to_end_ratio"] == {"Hop/1/dsac_t over sb3_sac": {"p10": 1.4, "p50": 2.0, "p90": 2.8}}  # of 2.0, 3.0 and 1.25
+
+
+def test_a_whole_training_moves_only_when_it_is_asked(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("10\n3\n"))
+    meter, lived = bench_train.Meter(), []
+
+    def live():
+        for updates in range(100):
+            lived.append(updates)
+            meter.at(updates, 7 * updates)
+
+    with pytest.raises(bench_train.Stop):
+        live()
+    assert lived[-1] == bench_train.BEGIN_AT + 13
+    assert [json.loads(line)["steps"] for line in capsys.readouterr().out.splitlines()] == [7 * bench_train.BEGIN_AT, 70, 21]
 
 
 def test_what_cannot_run_says_why():
