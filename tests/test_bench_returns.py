@@ -75,6 +75,15 @@ def test_a_run_that_two_studies_need_is_made_once():
     assert len(together) == len(set(together)) == 7 + 7 + 0 + 4  # both forms of dsac-t and sb3-sac are in the first; sac in the second
 
 
+def test_reward_scales_with_the_papers_settings_are_tried_on_two_tasks_only():
+    cells = ordered(["reward-scale"], list(BUDGETS), [0])
+    assert {cell.task for cell in cells if cell.algorithm == "dsac-t"} == {ENV, "EdgeDsac/BalanceBot-v0"}
+    for algorithm in ("dsac-t-quick", "sac"):
+        assert sorted((cell.task, cell.variant) for cell in cells if cell.algorithm == algorithm) == sorted(
+            (task, scale) for task in BUDGETS for scale in ("0.1", "1", "10")
+        )
+
+
 def test_names_of_files_are_all_different():
     cells = ordered(["returns", "reward-scale", "value-bias", "ablation"], list(BUDGETS), [0, 1, 2], ["EdgeDsac/Rover-v0"])
     assert len({cell.name for cell in cells}) == len(cells)
@@ -194,6 +203,13 @@ def test_the_spread_over_reward_scales_is_of_each_seed():
         ("sac", 2, 100.0),
     ]
     assert "the spread of DSAC-T is smaller than that of SAC (this project's ablation): 2 ± 1.41 beside 100 ± 0; intervals apart" in text
+    assert "the spread of DSAC-T is smaller than that of SAC (this project's ablation) in 1 of 1 tasks, in 1 of them" in text
+
+
+def test_where_there_is_nobody_to_be_ahead_of_nothing_is_said_of_it():
+    text, _ = report(scored(ENV, dsac_t=(1.0, 2.0)))
+    assert "| **DSAC-T** | 2 | 1.5" in text
+    assert "ahead" not in text
 
 
 def test_bias_is_the_mean_of_its_size_and_a_sac_that_is_better_is_named():
@@ -202,6 +218,7 @@ def test_bias_is_the_mean_of_its_size_and_a_sac_that_is_better_is_named():
     assert bias_of(words) == {"absolute": 2.0, "signed": 1.0, "relative": 0.2}
     text, _ = report([words, made_up(algorithm="sb3-sac", bias=0.5)])
     assert "the bias of DSAC-T is **not smaller** than that of SAC (sb3): 2 beside 0.5; one seed each" in text
+    assert "the bias of DSAC-T is smaller than that of SAC (sb3) in 0 of 1 tasks, in 0 of them" in text
 
 
 class Halving:

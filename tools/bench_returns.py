@@ -8,10 +8,11 @@
     python tools/bench_returns.py --retry               runs what failed once more, after what is missing
 
 Studies: returns (this project's DSAC-T, and as shipped for a robot; stable-baselines3's SAC, TD3, DDPG, PPO; sb3-contrib's TRPO),
-reward-scale (rewards of learning times 0.1, 1, 10), value-bias (what the critics say against what comes), ablation (DSAC-T without
-each of its refinements). A run that two studies need is made once. Every cell is a process of its own with one thread and leaves
-one file in OUT/cells when it is whole; seed 0 of everything comes first, so that a stopped study is balanced. Ctrl-C ends the runs under
-way (they start anew next time) and leaves the finished ones. The peers need `pip install -e .[bench]`.
+reward-scale (rewards of learning times 0.1, 1, 10: DSAC-T at SAC's pace beside SAC; with the paper's settings on two tasks), value-bias
+(what the critics say against what comes), ablation (DSAC-T without each of its refinements). A run that two studies need is made once.
+Every cell is a process of its own with one thread and leaves one file in OUT/cells when it is whole; seed 0 of everything comes first, so
+that a stopped study is balanced. Ctrl-C ends the runs under way (they start anew next time) and leaves the finished ones. The peers need
+`pip install -e .[bench]`.
 
 Exit codes: 0 all asked-for cells are finished (or the report is written), 1 some failed, 2 wrong options or other settings on the disk,
 3 stopped by --minutes with cells left, 130 Ctrl-C.

@@ -233,9 +233,10 @@ def bias_section(cells: Sequence[dict[str, Any]]) -> tuple[list[str], list[dict[
         "| task | algorithm | seeds | \\|estimated - realised\\| mean ± std | 95 % | with its sign | share of \\|realised\\| |",
         "|---|---|---|---|---|---|---|",
     ]
-    results, verdicts = [], []
+    results: list[dict[str, Any]] = []
+    absolutes: dict[str, dict[str, Figure]] = {}
     for task in tasks_in(rows_of(checked)):
-        found: dict[str, Figure] = {}
+        found = absolutes[task] = {}
         for algorithm in (OURS, QUICKER, *SACS):
             of = [
                 bias_of(words) for words in checked if cell_in(words["plan"]).task == task and cell_in(words["plan"]).algorithm == algorithm
@@ -247,27 +248,32 @@ def bias_section(cells: Sequence[dict[str, Any]]) -> tuple[list[str], list[dict[
             results.append({"task": task, "algorithm": algorithm, "n": len(of), **{key: asdict(value) for key, value in parts.items()}})
             row = (len(of), parts["absolute"], parts["absolute"].interval, parts["signed"], parts["relative"])
             lines.append(f"| {short(task)} | {NAMES[algorithm]} | {' | '.join(map(str, row))} |")
-        verdicts += smaller(task, found, "bias")
-    return [*lines, "", *verdicts], results
+    return [*lines, "", *smaller(absolutes, "bias")], results
 
 
-def smaller(task: str, found: dict[str, Figure], what: str) -> list[str]:
-    """One line per form of ours and SAC: whether ours is the smaller one."""
-    lines = []
+def smaller(found: dict[str, dict[str, Figure]], what: str) -> list[str]:
+    """Whether ours is the smaller one: for each form of ours beside each SAC a line per task, then in how many tasks it was."""
+    lines, sums = [], []
     for own, name in itertools.product((OURS, QUICKER), SACS):
-        if own in found and name in found:
-            ours = found[own]
-            sure = {None: "one seed each", True: "intervals overlap: not certain", False: "intervals apart"}[overlap(ours, found[name])]
-            word = "smaller" if ours.mean < found[name].mean else "**not smaller**"
+        pairs = {task: (of[own], of[name]) for task, of in found.items() if own in of and name in of}
+        for task, (ours, theirs) in pairs.items():
+            sure = {None: "one seed each", True: "intervals overlap: not certain", False: "intervals apart"}[overlap(ours, theirs)]
+            word = "smaller" if ours.mean < theirs.mean else "**not smaller**"
             lines.append(
-                f"- {short(task)}: the {what} of {NAMES[own]} is {word} than that of {NAMES[name]}: {ours} beside {found[name]}; {sure}"
+                f"- {short(task)}: the {what} of {NAMES[own]} is {word} than that of {NAMES[name]}: {ours} beside {theirs}; {sure}"
             )
-    return lines
+        if pairs:
+            won = [overlap(*pair) is False for pair in pairs.values() if pair[0].mean < pair[1].mean]
+            sums.append(
+                f"- the {what} of {NAMES[own]} is smaller than that of {NAMES[name]} in {len(won)} of {len(pairs)} tasks, "
+                f"in {sum(won)} of them with intervals apart"
+            )
+    return [*lines, *sums]
 
 
 def scale_section(cells: Sequence[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
     """The spread of one seed: its best score's largest less smallest over the three scales; seeds with all three count."""
-    scaled_tasks = {cell_in(words["plan"]).task for words in cells if cell_in(words["plan"]).variant != "1"}
+    scaled_tasks = tasks_in([row for row in rows_of(cells) if row.variant != "1"])
     scores = {
         cell_in(words["plan"]): best_score(words["points"], words["plan"]["budget"])
         for words in cells
@@ -277,9 +283,10 @@ def scale_section(cells: Sequence[dict[str, Any]]) -> tuple[list[str], list[dict
         f"| task | algorithm | seeds | {' | '.join(f'rewards x {scale}' for scale in REWARD_SCALES)} | spread over the scales |",
         "|---|---|---|---|---|---|---|",
     ]
-    results, verdicts = [], []
-    for task in sorted(scaled_tasks):
-        found: dict[str, Figure] = {}
+    results: list[dict[str, Any]] = []
+    spreads: dict[str, dict[str, Figure]] = {}
+    for task in scaled_tasks:
+        found = spreads[task] = {}
         for algorithm in (OURS, QUICKER, *SACS):
             seeds = sorted({cell.seed for cell in scores if (cell.task, cell.algorithm) == (task, algorithm)})
             whole = [seed for seed in seeds if all(Cell(task, algorithm, seed, scale) in scores for scale in REWARD_SCALES)]
@@ -293,8 +300,7 @@ def scale_section(cells: Sequence[dict[str, Any]]) -> tuple[list[str], list[dict
                 "scores": {scale: asdict(column) for scale, column in zip(REWARD_SCALES, columns, strict=True)},
             })  # fmt: skip
             lines.append(f"| {short(task)} | {NAMES[algorithm]} | {len(whole)} | {' | '.join(map(str, columns))} | {spread} |")
-        verdicts += smaller(task, found, "spread")
-    return [*lines, "", *verdicts], results
+    return [*lines, "", *smaller(spreads, "spread")], results
 
 
 def head(cells: Sequence[dict[str, Any]], failed: Sequence[dict[str, Any]]) -> list[str]:
@@ -350,7 +356,7 @@ def report(cells: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     returns = [row for row in rows if row.variant == "1" and row.algorithm in (OURS, *BESIDE, *PEERS)]
     if returns:
         table, standings = standing_table(returns)
-        lines += ["", "## Returns", "", *table, "", *score_table(returns), "", "![curves](curves.png)"]
+        lines += ["", "## Returns", "", *([*table, ""] if standings else []), *score_table(returns), "", "![curves](curves.png)"]
         result["standings"] = [asdict(one) for one in standings]
     if any(row.variant != "1" for row in rows):
         table, result["reward_scale"] = scale_section(good)
