@@ -57,6 +57,13 @@ def decorate(axis: Any, summary: dict[str, Any]) -> None:
         axis.legend(loc="upper right", ncols=3, fontsize=8, framealpha=0.85)
 
 
+def legend_above(axis: Any) -> None:
+    """Between the title and the curves, where it covers nothing."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.1, ncols=3, frameon=False)
+        axis.set_title(axis.get_title(), pad=20)
+
+
 def name_modes(axis: Any, summary: dict[str, Any]) -> None:
     """Mode names over the top panel, where there is room for them; and why motion ended."""
     end, row = summary["seconds"], 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_dsac.watch.picture import BLUE, GREEN, GREY, ORANGE, RED
+from edge_dsac.watch.picture import BLUE, GREEN, GREY, ORANGE, RED, legend_above
 
 BINS = 12
 
@@ -37,8 +37,7 @@ def draw_training(run: Path, out: Path) -> None:
     for axis in axes.flat:
         axis.grid(True, color="#e6e8eb", lw=0.8)
         axis.spines[["top", "right"]].set_visible(False)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=8, framealpha=0.85)
+        legend_above(axis)
     last = lines[-1]
     best = max(line["evaluation"]["mean"] for line in lines)
     figure.suptitle(f"{title_of(run)}: {last['updates']} updates, {last['env_steps']} steps, best return {best:.1f}", fontsize=12)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_dsac.watch.picture import BLUE, GREEN, GREY, ORANGE, RED
+from edge_dsac.watch.picture import BLUE, GREEN, GREY, ORANGE, RED, legend_above
 
 COLOUR = {"old": BLUE, "new": ORANGE}
 TONE = {"better": GREEN, "worse": RED, "no evidence": GREY}
@@ -143,8 +143,7 @@ def windows_of(axis: Any, trial: Mapping[str, Any]) -> None:
     )
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.title.set_color(TONE[trial["decision"]])
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8, loc="best", framealpha=0.85)
+    legend_above(axis)
 
 
 def usable(window: Mapping[str, Any]) -> bool:
