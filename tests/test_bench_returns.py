@@ -70,14 +70,15 @@ def test_the_returns_study_has_every_peer_in_every_task_and_shipped_settings_whe
 
 def test_a_run_that_two_studies_need_is_made_once():
     alone = {study: ordered([study], [ENV], [0]) for study in ("returns", "reward-scale", "value-bias", "ablation")}
-    assert {study: len(cells) for study, cells in alone.items()} == {"returns": 7, "reward-scale": 9, "value-bias": 4, "ablation": 6}
+    assert {study: len(cells) for study, cells in alone.items()} == {"returns": 7, "reward-scale": 12, "value-bias": 4, "ablation": 6}
     together = ordered(list(alone), [ENV], [0])
-    assert len(together) == len(set(together)) == 7 + 7 + 0 + 4  # both forms of dsac-t and sb3-sac are in the first; sac in the second
+    assert len(together) == len(set(together)) == 7 + 10 + 0 + 4  # both forms of dsac-t and sb3-sac are in the first; sac in the second
 
 
 def test_reward_scales_with_the_papers_settings_are_tried_on_two_tasks_only():
     cells = ordered(["reward-scale"], list(BUDGETS), [0])
-    assert {cell.task for cell in cells if cell.algorithm == "dsac-t"} == {ENV, "EdgeDsac/BalanceBot-v0"}
+    for algorithm in ("dsac-t", "dsac-t-quick-paper"):
+        assert {cell.task for cell in cells if cell.algorithm == algorithm} == {ENV, "EdgeDsac/BalanceBot-v0"}
     for algorithm in ("dsac-t-quick", "sac"):
         assert sorted((cell.task, cell.variant) for cell in cells if cell.algorithm == algorithm) == sorted(
             (task, scale) for task in BUDGETS for scale in ("0.1", "1", "10")

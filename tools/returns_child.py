@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import gymnasium as gym
 import numpy as np
 import torch
-from returns_cells import QUICKER, ROBOTS, SHIPPED, CellError, cell_in, evaluation_steps, write_cell
+from returns_cells import PACED, QUICKER, QUICKER_PAPER, ROBOTS, SHIPPED, CellError, cell_in, evaluation_steps, write_cell
 
 import sim  # noqa: F401  registers the robots' ids
 from edge_dsac.cli.train import ALGORITHMS, Options, overlay, preset_of
@@ -49,9 +49,11 @@ REFINEMENTS = {
     "no-twin": "twin_value_distributions",
     "no-bound": "variance_based_bound",
 }
+SACS_PACE = {"critic_lr": 3e-4, "actor_lr": 3e-4, "delay": 1}
 OWN: dict[str, dict[str, Any]] = {
     **ALGORITHMS,
-    QUICKER: {"critic_lr": 3e-4, "actor_lr": 3e-4, "delay": 1, "objective": {"critic_loss": "huber"}},
+    QUICKER: {**SACS_PACE, "objective": {"critic_loss": "huber"}},
+    QUICKER_PAPER: SACS_PACE,
     **{name: {"objective": {field: False}} for name, field in REFINEMENTS.items()},
 }
 SOFT = {*OWN, "sb3-sac"}  # those whose critics estimate a soft return
@@ -132,7 +134,7 @@ def options_of(plan: dict[str, Any]) -> Options:
         learning = replace(
             options.learning, steps_per_update=settings["steps_per_update"], warmup_steps=round(budget * settings["warmup_share"]),
             batch=settings["batch"], critic_hidden=hidden, actor_hidden=hidden, capacity=budget,
-            alpha=QUICKER_ALPHA if cell.algorithm == QUICKER else options.learning.alpha,
+            alpha=QUICKER_ALPHA if cell.algorithm in PACED else options.learning.alpha,
         )  # fmt: skip
     learning = replace(
         learning, seed=cell.seed, reward_scale=float(cell.variant), evaluation_episodes=settings["episodes"],
