@@ -151,6 +151,7 @@ def test_the_rest_doubles_as_long_as_rehearsals_delay_and_shrinks_when_they_fit(
     assert pacer.rested == LONGEST_REST >> 6  # two fitted with each
 
 
+@pytest.mark.slow
 def test_who_is_woken_late_learns_to_sleep_less():
     """As beside a process that drives the loop out of the caches."""
     fake, pacer = make_pacer(overshoot_ns=180_000)
@@ -164,6 +165,7 @@ def test_who_is_woken_late_learns_to_sleep_less():
     assert pacer.waking.ns < 30_000  # and more again, where it is not
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rehearsal_ns", [60_000, 90_000, 120_000, 150_000, 180_000, 240_000])
 @pytest.mark.parametrize("overshoot_ns", [10_000, 150_000, 600_000])
 def test_the_loop_sleeps_for_at_least_half_of_each_period(rehearsal_ns, overshoot_ns):
